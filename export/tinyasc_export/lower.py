@@ -1,0 +1,264 @@
+"""Exact rewrites of the float graph, done once, before quantisation.
+
+Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights before them, the input's norm
+into the front end, parallel depthwise branches into one, a one-channel 1x1 into the depthwise after it, ReLUs into the
+operator before them. Padding that no deployed kernel knows becomes a pad operator, so that its memory is counted.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor, window_size
+
+Rewrite = Callable[[Graph], bool]
+
+
+def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
+    """Applies every rewrite until none finds anything more.
+
+    Args:
+        graph: as captured, float; left as it is.
+
+    Returns:
+        The lowered graph, and the input's normalisation that was taken out of it: scale and offset per frequency band,
+        each (bands,) float64; the graph now wants features * scale + offset.
+    """
+    graph = copy.deepcopy(graph)
+    scale, offset = take_input_normalization(graph)
+    passes: tuple[Rewrite, ...] = (fold_affine, merge_pointwise, merge_parallel_depthwise, fuse_relu)
+    while any(rewrite(graph) for rewrite in passes):
+        pass
+    make_padding_explicit(graph)
+    graph.prune()
+    graph.validate()
+    return graph, scale, offset
+
+
+def cast(graph: Graph, dtype: str) -> Graph:
+    """A copy of a float graph in another float type."""
+    graph = copy.deepcopy(graph)
+    for t in graph.tensors.values():
+        t.dtype = dtype
+        t.data = None if t.data is None else t.data.astype(dtype)
+    return graph
+
+
+def take_input_normalization(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+    """Removes multiplications and additions per frequency band at the input; returns them as scale and offset."""
+    bands = graph.tensors[graph.input].shape[1]
+    scale, offset = np.ones(bands), np.zeros(bands)
+    while len(readers := graph.consumers(graph.input)) == 1 and readers[0].kind in ("mul", "add"):
+        op = readers[0]
+        constant = _constant_of(graph, op)
+        if constant is None or op.attrs["activation"] != "none" or constant.size != constant.shape[1]:
+            break
+        values = np.broadcast_to(constant.reshape(-1), (bands,)).astype(np.float64)
+        if op.kind == "mul":
+            scale, offset = scale * values, offset * values
+        else:
+            offset = offset + values
+        _replace(graph, op.output, graph.input)
+        graph.ops.remove(op)
+    return scale, offset
+
+
+def fold_affine(graph: Graph) -> bool:
+    """Folds a multiplication or addition per output channel into the weights and bias of the operator before it."""
+    for op in graph.ops:
+        if op.kind not in ("mul", "add"):
+            continue
+        constant = _constant_of(graph, op)
+        before = graph.producer(op.inputs[0]) or graph.producer(op.inputs[1])
+        if constant is None or before is None or before.kind not in WEIGHTED or not _only(graph, before, op):
+            continue
+        channels = graph.tensors[before.output].shape[-1]
+        if constant.size not in (1, constant.shape[-1]) or before.attrs["activation"] != "none":
+            continue
+        values = np.broadcast_to(constant.reshape(-1), (channels,))
+        weight = _data(graph, before.inputs[1])
+        bias = _data(graph, before.inputs[2]) if len(before.inputs) == 3 else np.zeros(channels, weight.dtype)
+        if op.kind == "mul":
+            along = values if before.kind == "depthwise_conv2d" else values.reshape(-1, *[1] * (weight.ndim - 1))
+            weight, bias = weight * along, bias * values
+        else:
+            bias = bias + values
+        before.inputs = [before.inputs[0], graph.add_constant("w", weight), graph.add_constant("b", bias)]
+        before.attrs["activation"] = op.attrs["activation"]
+        _absorb(graph, before, op)
+        return True
+    return False
+
+
+def merge_pointwise(graph: Graph) -> bool:
+    """Merges a one-channel 1x1 convolution into every depthwise after it: one convolution from one channel."""
+    for op in graph.ops:
+        if op.kind != "conv2d" or _data(graph, op.inputs[1]).shape[1:] != (1, 1, 1) or op.attrs["activation"] != "none":
+            continue
+        readers = graph.consumers(op.output)
+        plain = op.attrs["stride"] == (1, 1) and op.attrs["padding"] == (0, 0, 0, 0) and len(op.inputs) == 2
+        # A bias would be cut off at the depthwise's zero padding, so only bias-free ones are merged.
+        if not plain or not readers or any(r.kind != "depthwise_conv2d" for r in readers) or op.output == graph.output:
+            continue
+        pointwise = _data(graph, op.inputs[1]).reshape(-1)
+        for reader in readers:
+            depthwise = _data(graph, reader.inputs[1])
+            weight = (depthwise * pointwise).transpose(3, 1, 2, 0)
+            reader.kind = "conv2d"
+            reader.inputs = [op.inputs[0], graph.add_constant("w", np.ascontiguousarray(weight)), *reader.inputs[2:]]
+        graph.ops.remove(op)
+        return True
+    return False
+
+
+def merge_parallel_depthwise(graph: Graph) -> bool:
+    """Merges the sum of two convolutions of one input (both depthwise, or both dense) into one with the taps of both."""
+    for op in graph.ops:
+        if op.kind != "add":
+            continue
+        a, b = (graph.producer(name) for name in op.inputs)
+        if a is None or b is None or a is b or a.kind != b.kind or a.kind not in ("conv2d", "depthwise_conv2d"):
+            continue
+        same = a.inputs[0] == b.inputs[0] and a.attrs["stride"] == b.attrs["stride"]
+        linear = a.attrs["activation"] == "none" == b.attrs["activation"]
+        if not (same and linear and _only(graph, a, op) and _only(graph, b, op)):
+            continue
+        rows, cols = (_lattice(_positions(graph, a, axis) + _positions(graph, b, axis)) for axis in (0, 1))
+        weight = _spread(graph, a, rows, cols) + _spread(graph, b, rows, cols)
+        biases = [_data(graph, conv.inputs[2]) for conv in (a, b) if len(conv.inputs) == 3]
+        x, out = graph.tensors[a.inputs[0]].shape, graph.tensors[a.output].shape
+        bottom = _trailing(out[1], a.attrs["stride"][0], rows, x[1])
+        right = _trailing(out[2], a.attrs["stride"][1], cols, x[2])
+        # Only where both kernels' windows start at or before the map's edge does one padding serve both.
+        if rows[0] > 0 or cols[0] > 0 or bottom < 0 or right < 0:
+            continue
+        a.attrs = {
+            "stride": a.attrs["stride"],
+            "padding": (-rows[0], bottom, -cols[0], right),
+            "dilation": (_step(rows), _step(cols)),
+            "activation": op.attrs["activation"],
+        }
+        a.inputs = [a.inputs[0], graph.add_constant("w", weight)]
+        if biases:
+            a.inputs.append(graph.add_constant("b", np.sum(biases, axis=0)))
+        # The merged operator stands where the sum stood.
+        graph.ops.remove(b)
+        _absorb(graph, a, op)
+        return True
+    return False
+
+
+def fuse_relu(graph: Graph) -> bool:
+    """Lets the operator before a ReLU apply it."""
+    for op in graph.ops:
+        if op.kind != "relu":
+            continue
+        before = graph.producer(op.inputs[0])
+        if before is not None and before.attrs.get("activation") in ("none", "relu") and _only(graph, before, op):
+            before.attrs["activation"] = "relu"
+            _absorb(graph, before, op)
+            return True
+    return False
+
+
+def make_padding_explicit(graph: Graph) -> None:
+    """Puts a pad operator before every window whose padding is neither VALID nor SAME in TFLite's sense."""
+    for op in list(graph.ops):
+        if op.kind not in ("conv2d", "depthwise_conv2d") or padding_name(graph, op) is not None:
+            continue
+        x = graph.tensors[op.inputs[0]]
+        top, bottom, left, right = op.attrs["padding"]
+        name = graph.fresh("t")
+        padded = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
+        graph.tensors[name] = Tensor(name, padded, x.dtype)
+        pad = Op("pad", [x.name], name, {"padding": op.attrs["padding"]}, op.module)
+        graph.ops.insert(graph.ops.index(op), pad)
+        op.inputs[0] = name
+        op.attrs["padding"] = (0, 0, 0, 0)
+
+
+def padding_name(graph: Graph, op: Op) -> str | None:
+    """"VALID" or "SAME" when the operator's padding is exactly that in TFLite, else None."""
+    pads = op.attrs["padding"]
+    if not any(pads):
+        return "VALID"
+    x, out = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    kernel = op.attrs["kernel"] if "kernel" in op.attrs else graph.tensors[op.inputs[1]].shape[1:3]
+    same: list[int] = []
+    for axis in (0, 1):
+        stride, dilation = op.attrs["stride"][axis], op.attrs.get("dilation", (1, 1))[axis]
+        if out[1 + axis] != math.ceil(x[1 + axis] / stride):
+            return None
+        total = max(0, (out[1 + axis] - 1) * stride + dilation * (kernel[axis] - 1) + 1 - x[1 + axis])
+        same += [total // 2, total - total // 2]
+    return "SAME" if tuple(same) == tuple(pads) else None
+
+
+def _data(graph: Graph, name: str) -> np.ndarray:
+    data = graph.tensors[name].data
+    assert data is not None, f"{name} is no constant"
+    return data
+
+
+def _constant_of(graph: Graph, op: Op) -> np.ndarray | None:
+    """The constant operand of a two-input operator whose other operand is an activation of the output's shape."""
+    for name, other in (op.inputs, op.inputs[::-1]):
+        if graph.tensors[name].constant and graph.tensors[other].shape == graph.tensors[op.output].shape:
+            return _data(graph, name)
+    return None
+
+
+def _only(graph: Graph, op: Op, reader: Op) -> bool:
+    """Whether nothing but `reader` reads what `op` writes."""
+    return op.output != graph.output and all(r is reader for r in graph.consumers(op.output))
+
+
+def _replace(graph: Graph, old: str, new: str) -> None:
+    for op in graph.ops:
+        op.inputs = [new if name == old else name for name in op.inputs]
+    if graph.output == old:
+        graph.output = new
+
+
+def _absorb(graph: Graph, op: Op, into_place_of: Op) -> None:
+    """Lets `op` write the output of `into_place_of`, stand in its place, and removes the latter."""
+    graph.ops.remove(op)
+    graph.ops[graph.ops.index(into_place_of)] = op
+    op.output = into_place_of.output
+
+
+def _positions(graph: Graph, conv: Op, axis: int) -> list[int]:
+    """Where a kernel's taps lie, relative to its output position times stride."""
+    n = _data(graph, conv.inputs[1]).shape[1 + axis]
+    return [i * conv.attrs["dilation"][axis] - conv.attrs["padding"][2 * axis] for i in range(n)]
+
+
+def _lattice(positions: list[int]) -> list[int]:
+    """The coarsest evenly spaced positions that hold all of `positions`."""
+    low, high = min(positions), max(positions)
+    step = math.gcd(*(p - low for p in positions)) or 1
+    return list(range(low, high + 1, step))
+
+
+def _step(positions: list[int]) -> int:
+    return positions[1] - positions[0] if len(positions) > 1 else 1
+
+
+def _spread(graph: Graph, conv: Op, rows: list[int], cols: list[int]) -> np.ndarray:
+    """The kernel of `conv` on the taps `rows` x `cols`, zero elsewhere."""
+    weight = _data(graph, conv.inputs[1])
+    out = np.zeros((weight.shape[0], len(rows), len(cols), weight.shape[3]), weight.dtype)
+    at_rows = [rows.index(p) for p in _positions(graph, conv, 0)]
+    at_cols = [cols.index(p) for p in _positions(graph, conv, 1)]
+    out[:, np.array(at_rows)[:, None], np.array(at_cols)[None, :]] = weight
+    return out
+
+
+def _trailing(out: int, stride: int, taps: list[int], size: int) -> int:
+    """Padding behind the map with which the merged kernel gives exactly `out` positions; negative if there is none."""
+    pad = max(0, (out - 1) * stride + taps[-1] + 1 - size)
+    return pad if window_size(size - taps[0] + pad, len(taps), stride, _step(taps)) == out else -1

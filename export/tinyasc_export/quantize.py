@@ -1,0 +1,150 @@
+"""Post-training quantisation of the lowered graph: calibration on real features, then int8 integers.
+
+Weights are symmetric with one scale per output channel, activations asymmetric with one scale, biases int32 at the product of both
+scales: the scheme of TensorFlow Lite's 8-bit specification. Ranges are the true minimum and maximum over all
+calibration clips, never averaged over them: averages clip the loud ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyasc_export import reference
+from tinyasc_export.errors import GraphError
+from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
+
+Ranges = dict[str, tuple[float, float]]
+
+INT8_MIN, INT8_MAX = -128, 127
+# Operators that only select, copy or average integers: input and output share one scale.
+SHARED_SCALE = ("max_pool", "average_pool", "concat", "slice", "reshape", "pad", "relu")
+# TensorFlow Lite fixes the output of an 8-bit sigmoid.
+SIGMOID_SCALE, SIGMOID_ZERO_POINT = 1 / 256, -128
+
+
+def calibrate(
+    graph: Graph, features: np.ndarray, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
+) -> Ranges:
+    """Smallest and largest value of every activation over the calibration clips.
+
+    Args:
+        graph: lowered, float.
+        features: (clips, H, W, C) float32, as the graph wants them.
+        batch_size: clips at a time.
+        progress: called with clips done and clips in all.
+
+    Raises:
+        GraphError: no clips, or an activation that is not finite.
+    """
+    if len(features) == 0:
+        raise GraphError("calibration needs at least one clip")
+    ranges: Ranges = {}
+    for start in range(0, len(features), batch_size):
+        for name, values in reference.run_all(graph, features[start : start + batch_size]).items():
+            low, high = float(values.min()), float(values.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise GraphError(f"activation {name} is not finite on calibration clips {start} to {start + batch_size}")
+            old = ranges.get(name, (low, high))
+            ranges[name] = (min(low, old[0]), max(high, old[1]))
+        if progress:
+            progress(min(start + batch_size, len(features)), len(features))
+    return ranges
+
+
+def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
+    """The full-integer graph: int8 activations and weights, int32 biases.
+
+    Args:
+        graph: lowered, float; left as it is.
+        ranges: of every activation, from `calibrate`.
+    """
+    graph = copy.deepcopy(graph)
+    groups = _shared_groups(graph)
+    for name, members in groups.items():
+        t = graph.tensors[name]
+        low = min(ranges[m][0] for m in members)
+        high = max(ranges[m][1] for m in members)
+        scale, zero_point = _asymmetric(low, high)
+        t.dtype, t.scale, t.zero_point = "int8", np.array([scale]), np.array([zero_point])
+    for op in graph.ops:
+        if op.kind == "sigmoid":
+            out = graph.tensors[op.output]
+            out.scale, out.zero_point = np.array([SIGMOID_SCALE]), np.array([SIGMOID_ZERO_POINT])
+    for op in graph.ops:
+        if op.kind in WEIGHTED:
+            _quantize_weights(graph, op)
+        elif op.kind in ("add", "mul"):
+            for name in op.inputs:
+                if graph.tensors[name].constant:
+                    _quantize_constant(graph.tensors[name])
+    graph.prune()
+    graph.validate()
+    return graph
+
+
+def _shared_groups(graph: Graph) -> dict[str, list[str]]:
+    """For every activation, all activations that must have its scale."""
+    parent = {name: name for name, t in graph.tensors.items() if not t.constant}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for op in graph.ops:
+        if op.kind in SHARED_SCALE:
+            for name in op.inputs:
+                parent[root(name)] = root(op.output)
+    groups: dict[str, list[str]] = {}
+    for name in parent:
+        groups.setdefault(root(name), []).append(name)
+    for op in graph.ops:
+        if op.kind == "sigmoid" and len(groups[root(op.output)]) > 1:
+            raise GraphError(f"the sigmoid of {op.module} feeds an operator that shares its scale, which is fixed")
+    return {name: groups[root(name)] for name in parent}
+
+
+def _asymmetric(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of a range widened to hold zero, so that zero padding is exact."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    # A map that is zero on all calibration clips still needs a positive scale.
+    scale = max((high - low) / (INT8_MAX - INT8_MIN), 1e-8)
+    return scale, int(np.clip(round(INT8_MIN - low / scale), INT8_MIN, INT8_MAX))
+
+
+def _quantize_weights(graph: Graph, op: Op) -> None:
+    x, weight = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]]
+    assert x.scale is not None and weight.data is not None
+    bias = graph.tensors[op.inputs[2]] if len(op.inputs) == 3 else None
+    axis = 3 if op.kind == "depthwise_conv2d" else 0
+    others = tuple(i for i in range(weight.data.ndim) if i != axis)
+    largest = np.abs(weight.data).max(axis=others).astype(np.float64)
+    scale = np.maximum(largest / INT8_MAX, 1e-10)
+    if bias is not None and bias.data is not None:
+        # A dead channel keeps its bias: the scale must be wide enough for it to fit 32 bits with room to add.
+        scale = np.maximum(scale, np.abs(bias.data.astype(np.float64)) / (x.scale[0] * 2**30))
+    if op.kind == "fully_connected":
+        # One scale: what every TensorFlow Lite Micro release has a kernel for.
+        scale = np.full_like(scale, scale.max())
+    shape = [1] * weight.data.ndim
+    shape[axis] = -1
+    integers = np.clip(np.round(weight.data / scale.reshape(shape)), -INT8_MAX, INT8_MAX)
+    stored, stored_axis = (scale[:1], None) if op.kind == "fully_connected" else (scale, axis)
+    weight.data, weight.dtype = integers.astype(np.int8), "int8"
+    weight.scale, weight.zero_point, weight.axis = stored, np.zeros(len(stored), np.int64), stored_axis
+    if bias is not None and bias.data is not None:
+        bias_scale = stored * x.scale[0]
+        bias.data, bias.dtype = np.round(bias.data / bias_scale).astype(np.int32), "int32"
+        bias.scale, bias.zero_point = bias_scale, np.zeros(len(bias_scale), np.int64)
+        bias.axis = None if stored_axis is None else 0
+
+
+def _quantize_constant(t: Tensor) -> None:
+    assert t.data is not None
+    scale, zero_point = _asymmetric(float(t.data.min()), float(t.data.max()))
+    integers = np.clip(np.round(t.data / scale) + zero_point, INT8_MIN, INT8_MAX)
+    t.data, t.dtype = integers.astype(np.int8), "int8"
+    t.scale, t.zero_point = np.array([scale]), np.array([zero_point])

@@ -1,0 +1,190 @@
+"""The numpy reference for int8 graphs, in the `tflite` rounding: bit for bit what TensorFlow Lite Micro answers.
+
+Sums of integer products are taken by the float reference in float64, which holds them exactly (they stay far below 2^53)
+and is fast. What is integer about an operator is how its sum is brought to the output's scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyasc_export import reference, rounding
+from tinyasc_export.errors import GraphError
+from tinyasc_export.graph import Graph, Op, Tensor
+
+# A kernel gets the operator, its tensors' descriptions (inputs, then output) and its inputs' integers in int64.
+Kernel = Callable[[Op, list[Tensor], list[np.ndarray]], np.ndarray]
+
+
+def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs an int8 graph and keeps every activation.
+
+    Args:
+        graph: int8 throughout (biases int32), as `tflite_rules.check_integer_graph` wants it.
+        x: (N, H, W, C) int8, N >= 1; the rest as the graph's input.
+
+    Returns:
+        The input and the output of every operator by tensor name, int8.
+
+    Raises:
+        GraphError: a graph or an input of another type.
+    """
+    if x.dtype != np.int8 or graph.tensors[graph.input].dtype != "int8":
+        raise GraphError(f"the input is {x.dtype}, the graph's is {graph.tensors[graph.input].dtype}; both must be int8")
+    values = {graph.input: x}
+    for op in graph.ops:
+        tensors = [graph.tensors[name] for name in [*op.inputs, op.output]]
+        inputs = [
+            np.asarray(values[t.name] if t.data is None else t.data, np.int64) for t in tensors[: len(op.inputs)]
+        ]
+        y = KERNELS[op.kind](op, tensors, inputs)
+        low = zero(tensors[-1]) if op.attrs.get("activation") == "relu" else -128
+        values[op.output] = np.clip(y, low, 127).astype(np.int8)
+    return values
+
+
+def zero(t: Tensor) -> int:
+    """The zero point of an activation."""
+    assert t.zero_point is not None
+    return int(t.zero_point.flat[0])
+
+
+def factor(t: Tensor) -> np.ndarray:
+    """The scales of a tensor as the file stores them: float32."""
+    assert t.scale is not None
+    return np.asarray(t.scale, np.float32).reshape(-1)
+
+
+def single(t: Tensor) -> float:
+    """The scale of an activation: float32, in double precision."""
+    return float(factor(t)[0])
+
+
+def _weighted(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    x, w, y = tensors[0], tensors[1], tensors[-1]
+    shifted = [(inputs[0] - zero(x)).astype(np.float64), *(i.astype(np.float64) for i in inputs[1:])]
+    total = np.rint(reference.KERNELS[op.kind](op, shifted)).astype(np.int64)
+    if op.kind == "fully_connected" and factor(w).size == 1:
+        # TFLite multiplies these two scales in single precision, per-channel ones in double.
+        pairs = [rounding.quantize_multiplier(float(factor(x)[0] * factor(w)[0]) / single(y))]
+    else:
+        pairs = [rounding.quantize_multiplier(single(x) * float(s) / single(y)) for s in factor(w)]
+    multiplier, shift = np.array(pairs, np.int64).T
+    return rounding.scale(total, multiplier, shift) + zero(y)
+
+
+def _add(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    a, b, y = tensors
+    largest = 2 * max(single(a), single(b))
+    total = np.int64(0)
+    for t, values in zip((a, b), inputs, strict=True):
+        multiplier, shift = rounding.quantize_multiplier(single(t) / largest)
+        total = total + rounding.scale((values - zero(t)) << 20, multiplier, shift)
+    multiplier, shift = rounding.quantize_multiplier(largest / ((1 << 20) * single(y)))
+    return rounding.scale(np.asarray(total), multiplier, shift) + zero(y)
+
+
+def _mul(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    a, b, y = tensors
+    multiplier, shift = rounding.quantize_multiplier(single(a) * single(b) / single(y))
+    return rounding.scale((inputs[0] - zero(a)) * (inputs[1] - zero(b)), multiplier, shift) + zero(y)
+
+
+def _mean(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    x, y = tensors
+    axes = tuple(sorted(op.attrs["axes"]))
+    count = int(np.prod([x.shape[i] for i in axes]))
+    total = (inputs[0] - zero(x)).sum(axis=axes, keepdims=True)
+    multiplier, shift = rounding.quantize_multiplier(single(x) / single(y))
+    # The division goes into the multiplier, which keeps its 31 bits by giving up powers of two.
+    spare = min(count.bit_length() - 1, 32, 31 + shift)
+    return rounding.scale(total, (multiplier << spare) // count, shift - spare) + zero(y)
+
+
+def _divide(total: np.ndarray, count: np.ndarray | int) -> np.ndarray:
+    """Integer division, halves away from zero."""
+    half = np.asarray(count) // 2
+    return rounding.divide_toward_zero(total + np.where(total > 0, half, -half), count)
+
+
+def _average_pool(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    kernel = tuple(op.attrs["kernel"])
+    total = sum(view for _, view in reference.taps(inputs[0], kernel, op))
+    inside = np.ones((1, *inputs[0].shape[1:3], 1), np.int64)
+    return _divide(np.asarray(total), np.asarray(sum(view for _, view in reference.taps(inside, kernel, op))))
+
+
+def _max_pool(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    return reference.max_pool(op, [inputs[0].astype(np.float64)]).astype(np.int64)
+
+
+def _pad(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    return reference.pad(op, [inputs[0] - zero(tensors[-1])]) + zero(tensors[-1])
+
+
+def _moved(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    return reference.KERNELS[op.kind](op, inputs)
+
+
+def _relu(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    x, y = tensors
+    multiplier, shift = rounding.quantize_multiplier(float(factor(x)[0] / factor(y)[0]))
+    return np.maximum(rounding.scale(inputs[0] - zero(x), multiplier, shift) + zero(y), zero(y))
+
+
+def _sigmoid(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    x = tensors[0]
+    multiplier, shift = rounding.quantize_multiplier(single(x) * (1 << 27))
+    # Beyond the radius the input would leave the four integer bits.
+    radius = int(np.floor(15 * 2.0**27 / 2.0**shift))
+    centred = inputs[0] - zero(x)
+    inner = np.clip(centred, -radius, radius)
+    probability = rounding.logistic(rounding.scale(inner, multiplier, shift))
+    y = np.minimum(rounding.shift_down(probability, 23), 255) - 128
+    y = np.where(centred <= -radius, -128, y)
+    return np.where(centred >= radius, 127, y)
+
+
+def _hardswish(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    x, y = tensors
+    fine = np.float32(1 / 128) * factor(x)[0]
+    out_multiplier, out_shift = rounding.quantize_multiplier(float(fine / factor(y)[0]))
+    gate_multiplier, gate_shift = rounding.quantize_multiplier(float(fine / np.float32(3 / 32768)))
+    value = (inputs[0] - zero(x)) << 7
+    before_shift = rounding.high_mul(value, _to_16_bits(out_multiplier), 16)
+    gate = value
+    if gate_shift > 0:
+        gate = rounding.saturate(gate << (gate_shift - 1), 16)
+    gate = rounding.high_mul(gate, _to_16_bits(gate_multiplier), 16)
+    if gate_shift > 0:
+        gate = rounding.saturate(gate << 1, 16)
+    else:
+        gate = rounding.shift_down(gate, -gate_shift)
+    gate = (gate + (1 << 15)) >> 1
+    product = rounding.divide_toward_zero(gate * before_shift, 1 << 15)
+    return rounding.shift_down(product, -out_shift) + zero(y)
+
+
+def _to_16_bits(multiplier: int) -> int:
+    return min((multiplier + (1 << 15)) >> 16, (1 << 15) - 1)
+
+
+KERNELS: dict[str, Kernel] = {
+    "conv2d": _weighted,
+    "depthwise_conv2d": _weighted,
+    "fully_connected": _weighted,
+    "add": _add,
+    "mul": _mul,
+    "mean": _mean,
+    "max_pool": _max_pool,
+    "average_pool": _average_pool,
+    "pad": _pad,
+    "concat": _moved,
+    "slice": _moved,
+    "reshape": _moved,
+    "relu": _relu,
+    "sigmoid": _sigmoid,
+    "hardswish": _hardswish,
+}

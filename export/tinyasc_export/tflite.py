@@ -1,0 +1,391 @@
+"""Writes a deployed graph as a .tflite file, in float32 or in full-integer int8.
+
+The graph is NHWC already, so the file holds one operator per graph operator and no TRANSPOSE. The file is
+written with the schema's object API over a builder that stores equal vectors once: shapes, scales, zero
+points and constants. Tensors other than input and output have no name. Equal graphs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tinyasc_export.bundle import METADATA_KEY, Bundle
+from tinyasc_export.errors import GraphError
+from tinyasc_export.graph import Graph, Op, Tensor, window_size
+from tinyasc_export.tflite_metadata import IDENTIFIER
+from tinyasc_export.tflite_metadata import read_tflite_bundle as read_bundle
+from tinyasc_export.tflite_rules import check_integer_graph
+
+__all__ = ["INPUT_NAME", "OUTPUT_NAME", "padding_mode", "read_bundle", "to_tflite"]
+
+INPUT_NAME = "features"
+OUTPUT_NAME = "logits"
+BUFFER_ALIGNMENT = 16  # `force_align: 16` in schema.fbs, which the generated Python code does not honour
+
+_TYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "int8": schema.TensorType.INT8,
+    "int32": schema.TensorType.INT32,
+}
+# kind -> (builtin operator, version in a float32 file, version in an int8 file)
+_CODES: dict[str, tuple[int, int, int]] = {
+    "conv2d": (schema.BuiltinOperator.CONV_2D, 1, 3),
+    "depthwise_conv2d": (schema.BuiltinOperator.DEPTHWISE_CONV_2D, 2, 3),
+    "fully_connected": (schema.BuiltinOperator.FULLY_CONNECTED, 1, 4),
+    "add": (schema.BuiltinOperator.ADD, 1, 2),
+    "mul": (schema.BuiltinOperator.MUL, 1, 2),
+    "mean": (schema.BuiltinOperator.MEAN, 1, 2),
+    "max_pool": (schema.BuiltinOperator.MAX_POOL_2D, 1, 2),
+    "average_pool": (schema.BuiltinOperator.AVERAGE_POOL_2D, 1, 2),
+    "pad": (schema.BuiltinOperator.PAD, 1, 2),
+    "concat": (schema.BuiltinOperator.CONCATENATION, 1, 2),
+    "slice": (schema.BuiltinOperator.SLICE, 1, 2),
+    "reshape": (schema.BuiltinOperator.RESHAPE, 1, 1),
+    "relu": (schema.BuiltinOperator.RELU, 1, 2),
+    "sigmoid": (schema.BuiltinOperator.LOGISTIC, 1, 2),
+    "hardswish": (schema.BuiltinOperator.HARD_SWISH, 1, 1),
+}
+
+
+def to_tflite(graph: Graph, bundle: Bundle | None = None) -> bytes:
+    """The graph as a .tflite file.
+
+    Args:
+        graph: float32 throughout, or int8 throughout (biases int32) with scales on every tensor. The input
+            becomes tensor "features", the output "logits".
+        bundle: what travels with the graph, written as metadata named `tinyasc`; None for none.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        GraphError: the graph breaks its own rules, mixes types, breaks a rule of TFLite's integer operators,
+            or asks for a padding that is neither SAME nor VALID (a `pad` operator before the window expresses
+            it).
+    """
+    graph.validate()
+    integer = graph.tensors[graph.input].dtype == "int8"
+    if integer:
+        check_integer_graph(graph)
+    else:
+        _check_float_graph(graph)
+    return _Writer(graph, integer).write(bundle)
+
+
+def padding_mode(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+) -> str | None:
+    """TFLite's name for an explicit padding, if it has one.
+
+    SAME yields ceil(in / stride) windows and pads half of what they lack, rounded down, in front. What lies
+    behind follows from the count of windows, so equal counts and equal front padding mean equal reads.
+
+    Args:
+        size: height and width of the input, padding not included.
+        kernel: height and width of the window.
+        stride: per axis.
+        padding: (top, bottom, left, right).
+        dilation: per axis.
+
+    Returns:
+        "VALID", "SAME", or None when neither reads exactly the same values.
+    """
+    fits = {"VALID": True, "SAME": True}
+    for axis in (0, 1):
+        before, after = padding[2 * axis], padding[2 * axis + 1]
+        span = dilation[axis] * (kernel[axis] - 1) + 1
+        windows = window_size(size[axis] + before + after, kernel[axis], stride[axis], dilation[axis])
+        same_windows = -(-size[axis] // stride[axis])
+        same_total = max((same_windows - 1) * stride[axis] + span - size[axis], 0)
+        # Without padding no window may hang over: its count must be what the bare input allows.
+        valid_windows = window_size(size[axis], kernel[axis], stride[axis], dilation[axis])
+        fits["VALID"] &= before == 0 and windows == valid_windows
+        fits["SAME"] &= before == same_total // 2 and windows == same_windows
+    return next((mode for mode, fit in fits.items() if fit), None)
+
+
+def _check_float_graph(graph: Graph) -> None:
+    for t in graph.tensors.values():
+        if t.dtype != "float32" or t.quantized:
+            raise GraphError(f"tensor {t.name} is {t.dtype}; a float TFLite file wants float32 throughout")
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """A builder that stores equal vectors and strings once, and aligns byte vectors as TFLite wants them."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 16)
+        self._vectors: dict[tuple[str, bytes], int] = {}
+        self._strings: dict[str, int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        x = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
+        payload = x.tobytes()
+        key = (x.dtype.str, payload)
+        if key not in self._vectors:
+            self.StartVector(x.itemsize, x.size, BUFFER_ALIGNMENT if x.dtype == np.uint8 else x.itemsize)
+            self.head -= len(payload)
+            self.Bytes[self.head : self.head + len(payload)] = payload
+            self._vectors[key] = self.EndVector()
+        return self._vectors[key]
+
+    def CreateString(self, s: str, encoding: str = "utf-8", errors: str = "strict") -> int:
+        if s not in self._strings:
+            self._strings[s] = super().CreateString(s, encoding, errors)
+        return self._strings[s]
+
+
+class _Writer:
+    """Collects buffers, tensors and operators of one model."""
+
+    def __init__(self, graph: Graph, integer: bool) -> None:
+        self.graph = graph
+        self.integer = integer
+        self.tensors: list[Any] = []
+        self.operators: list[Any] = []
+        self.buffers: list[Any] = [schema.BufferT()]  # buffer 0 is empty by the format's rule
+        self.indices: dict[str, int] = {}
+        self._buffer_of: dict[bytes, int] = {}
+        self._operand_of: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self._codes: dict[tuple[int, int], int] = {}
+
+    def write(self, bundle: Bundle | None) -> bytes:
+        graph = self.graph
+        self._tensor(graph.tensors[graph.input], INPUT_NAME)
+        for op in graph.ops:
+            self._operator(op)
+        subgraph: Any = schema.SubGraphT()
+        subgraph.tensors = self.tensors
+        subgraph.operators = self.operators
+        subgraph.inputs = _int32([self.indices[graph.input]])
+        subgraph.outputs = _int32([self.indices[graph.output]])
+        model: Any = schema.ModelT()
+        model.version = 3
+        model.description = "tinyasc"
+        model.subgraphs = [subgraph]
+        model.operatorCodes = [_operator_code(code, version) for code, version in self._codes]
+        if bundle is not None:
+            entry: Any = schema.MetadataT()
+            entry.name = METADATA_KEY
+            entry.buffer = self._buffer(bundle.to_json().encode("ascii"))
+            model.metadata = [entry]
+        model.buffers = self.buffers
+        builder = _SharingBuilder()
+        builder.Finish(model.Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _buffer(self, payload: bytes) -> int:
+        """Index of the buffer that holds `payload`."""
+        if payload not in self._buffer_of:
+            buffer: Any = schema.BufferT()
+            buffer.data = np.frombuffer(payload, np.uint8)
+            self._buffer_of[payload] = len(self.buffers)
+            self.buffers.append(buffer)
+        return self._buffer_of[payload]
+
+    def _tensor(self, t: Tensor, name: str | None = None) -> int:
+        """Index of a graph tensor, added at its first use."""
+        if t.name not in self.indices:
+            entry: Any = schema.TensorT()
+            entry.shape = _int32(t.shape)
+            entry.type = _TYPES[t.dtype]
+            entry.name = name
+            entry.hasRank = True
+            if t.data is not None:
+                little_endian = np.ascontiguousarray(t.data, t.data.dtype.newbyteorder("<"))
+                entry.buffer = self._buffer(little_endian.tobytes())
+            if t.scale is not None and t.zero_point is not None:
+                quantization: Any = schema.QuantizationParametersT()
+                quantization.scale = np.asarray(t.scale, np.float32).reshape(-1)
+                quantization.zeroPoint = np.asarray(t.zero_point, np.int64).reshape(-1)
+                quantization.quantizedDimension = t.axis or 0
+                entry.quantization = quantization
+            self.indices[t.name] = len(self.tensors)
+            self.tensors.append(entry)
+        return self.indices[t.name]
+
+    def _zero_bias(self, op: Op) -> int:
+        """Index of a bias of zeros for a convolution that has none."""
+        x, w, y = (self.graph.tensors[name] for name in (op.inputs[0], op.inputs[1], op.output))
+        bias = Tensor(f"{op.output}.bias", y.shape[3:], "float32", np.zeros(y.shape[3], np.float32))
+        if x.scale is not None and w.scale is not None:
+            scale = x.scale * w.scale
+            zeros = np.zeros(y.shape[3], np.int32)
+            bias = Tensor(bias.name, y.shape[3:], "int32", zeros, scale, np.zeros(scale.size, np.int64), 0)
+        return self._tensor(bias)
+
+    def _operand(self, values: Sequence[int] | np.ndarray) -> int:
+        """Index of an int32 constant that an operator takes as an input (axes, shapes, paddings)."""
+        array = _int32(values)
+        shape = np.shape(values)
+        key = (shape, array.tobytes())
+        if key not in self._operand_of:
+            entry: Any = schema.TensorT()
+            entry.shape = _int32(shape)
+            entry.type = schema.TensorType.INT32
+            entry.hasRank = True
+            entry.buffer = self._buffer(array.tobytes())
+            self._operand_of[key] = len(self.tensors)
+            self.tensors.append(entry)
+        return self._operand_of[key]
+
+    def _operator(self, op: Op) -> None:
+        code, float_version, int8_version = _CODES[op.kind]
+        version = int8_version if self.integer else float_version
+        if op.kind == "fully_connected" and _per_channel(self.graph.tensors[op.inputs[1]]):
+            version = 12  # the first whose weights may carry a scale per channel
+        kind, options, operands = _OPTIONS[op.kind](op, self.graph)
+        entry: Any = schema.OperatorT()
+        entry.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
+        inputs = [self._tensor(self.graph.tensors[name]) for name in op.inputs]
+        if op.kind in ("conv2d", "depthwise_conv2d") and len(op.inputs) == 2:
+            inputs.append(self._zero_bias(op))  # LiteRT refuses convolutions without a bias
+        entry.inputs = _int32(inputs + [self._operand(values) for values in operands])
+        output = self.graph.tensors[op.output]
+        entry.outputs = _int32(
+            [self._tensor(output, OUTPUT_NAME if op.output == self.graph.output else None)]
+        )
+        entry.builtinOptionsType = kind
+        entry.builtinOptions = options
+        self.operators.append(entry)
+
+
+def _int32(values: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.asarray(values, np.int32).reshape(-1)
+
+
+def _per_channel(t: Tensor) -> bool:
+    return t.scale is not None and t.scale.size > 1
+
+
+def _operator_code(code: int, version: int) -> Any:
+    entry: Any = schema.OperatorCodeT()
+    entry.builtinCode = code
+    entry.deprecatedBuiltinCode = min(code, 127)  # the field that readers before schema version 3a look at
+    entry.version = version
+    return entry
+
+
+# Each function below gives an operator's option table and the int32 operands that TFLite takes as further
+# inputs.
+_Options = tuple[int, Any, list[Any]]
+
+
+def _fused(op: Op) -> int:
+    relu = op.attrs.get("activation", "none") == "relu"
+    return schema.ActivationFunctionType.RELU if relu else schema.ActivationFunctionType.NONE
+
+
+def _windowed(options: Any, op: Op, graph: Graph, kernel: Sequence[int]) -> Any:
+    """Fills in padding mode and strides, which convolutions and pools have in common."""
+    x = graph.tensors[op.inputs[0]].shape
+    attrs = op.attrs
+    dilation = attrs.get("dilation", (1, 1))
+    mode = padding_mode(x[1:3], kernel, attrs["stride"], attrs["padding"], dilation)
+    if mode is None:
+        raise GraphError(
+            f"{op.kind} (from {op.module or 'the graph'}): padding {tuple(attrs['padding'])} on a"
+            f" {x[1]}x{x[2]} map is neither SAME nor VALID in TFLite; put a pad operator before it"
+        )
+    options.padding = schema.Padding.SAME if mode == "SAME" else schema.Padding.VALID
+    options.strideH, options.strideW = attrs["stride"]
+    return options
+
+
+def _conv(op: Op, graph: Graph) -> _Options:
+    options = _windowed(schema.Conv2DOptionsT(), op, graph, graph.tensors[op.inputs[1]].shape[1:3])
+    options.dilationHFactor, options.dilationWFactor = op.attrs["dilation"]
+    options.fusedActivationFunction = _fused(op)
+    return schema.BuiltinOptions.Conv2DOptions, options, []
+
+
+def _depthwise(op: Op, graph: Graph) -> _Options:
+    options = _windowed(schema.DepthwiseConv2DOptionsT(), op, graph, graph.tensors[op.inputs[1]].shape[1:3])
+    options.depthMultiplier = 1
+    options.dilationHFactor, options.dilationWFactor = op.attrs["dilation"]
+    options.fusedActivationFunction = _fused(op)
+    return schema.BuiltinOptions.DepthwiseConv2DOptions, options, []
+
+
+def _fully_connected(op: Op, graph: Graph) -> _Options:
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = _fused(op)
+    return schema.BuiltinOptions.FullyConnectedOptions, options, []
+
+
+def _add(op: Op, graph: Graph) -> _Options:
+    options = schema.AddOptionsT()
+    options.fusedActivationFunction = _fused(op)
+    return schema.BuiltinOptions.AddOptions, options, []
+
+
+def _mul(op: Op, graph: Graph) -> _Options:
+    options = schema.MulOptionsT()
+    options.fusedActivationFunction = _fused(op)
+    return schema.BuiltinOptions.MulOptions, options, []
+
+
+def _mean(op: Op, graph: Graph) -> _Options:
+    options = schema.ReducerOptionsT()
+    options.keepDims = True
+    return schema.BuiltinOptions.ReducerOptions, options, [sorted(op.attrs["axes"])]
+
+
+def _pool(op: Op, graph: Graph) -> _Options:
+    options = _windowed(schema.Pool2DOptionsT(), op, graph, op.attrs["kernel"])
+    options.filterHeight, options.filterWidth = op.attrs["kernel"]
+    return schema.BuiltinOptions.Pool2DOptions, options, []
+
+
+def _pad(op: Op, graph: Graph) -> _Options:
+    top, bottom, left, right = op.attrs["padding"]
+    paddings = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+    return schema.BuiltinOptions.PadOptions, schema.PadOptionsT(), [paddings]
+
+
+def _concat(op: Op, graph: Graph) -> _Options:
+    options = schema.ConcatenationOptionsT()
+    options.axis = op.attrs["axis"]
+    return schema.BuiltinOptions.ConcatenationOptions, options, []
+
+
+def _slice(op: Op, graph: Graph) -> _Options:
+    return schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT(), [op.attrs["begin"], op.attrs["size"]]
+
+
+def _reshape(op: Op, graph: Graph) -> _Options:
+    options: Any = schema.ReshapeOptionsT()
+    options.newShape = _int32(op.attrs["shape"])
+    return schema.BuiltinOptions.ReshapeOptions, options, [op.attrs["shape"]]
+
+
+def _plain(op: Op, graph: Graph) -> _Options:
+    return schema.BuiltinOptions.NONE, None, []
+
+
+_OPTIONS: dict[str, Callable[[Op, Graph], _Options]] = {
+    "conv2d": _conv,
+    "depthwise_conv2d": _depthwise,
+    "fully_connected": _fully_connected,
+    "add": _add,
+    "mul": _mul,
+    "mean": _mean,
+    "max_pool": _pool,
+    "average_pool": _pool,
+    "pad": _pad,
+    "concat": _concat,
+    "slice": _slice,
+    "reshape": _reshape,
+    "relu": _plain,
+    "sigmoid": _plain,
+    "hardswish": _plain,
+}

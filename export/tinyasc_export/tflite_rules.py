@@ -1,0 +1,85 @@
+"""What TFLite's int8 operators ask of a graph: types, scales and zero points. Checked before a file is
+written.
+
+The rules are those of TensorFlow's "LiteRT 8-bit quantization specification" and of the kernels' own checks;
+a file that breaks one would be refused by the runtime, or worse, run and answer something else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyasc_export.errors import GraphError
+from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
+
+# Operators that move or compare integers without rescaling them.
+SAME_SCALE = ("max_pool", "average_pool", "pad", "concat", "slice", "reshape")
+SIGMOID_PARAMETERS = (1 / 256, -128)  # scale, zero point of the output
+WEIGHT_AXIS = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
+
+
+def check_integer_graph(graph: Graph) -> None:
+    """Checks that every tensor is an integer with a scale and that every operator's scales go together.
+
+    Args:
+        graph: valid in itself (`Graph.validate`).
+
+    Raises:
+        GraphError: at the first rule that is broken.
+    """
+    biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
+    used = {graph.input}.union(*({*op.inputs, op.output} for op in graph.ops))
+    for name in sorted(used):
+        t = graph.tensors[name]
+        expected = "int32" if t.name in biases else "int8"
+        if t.dtype != expected:
+            raise GraphError(f"tensor {t.name} is {t.dtype}; a full-integer int8 file wants {expected} here")
+        if t.scale is None or t.zero_point is None or t.scale.size != t.zero_point.size:
+            raise GraphError(
+                f"tensor {t.name} has no scale and zero point, or not as many of one as of the other"
+            )
+        if not np.all(np.isfinite(t.scale)) or not np.all(np.asarray(t.scale, np.float32) > 0):
+            raise GraphError(f"tensor {t.name}: a scale is zero, negative or not finite in float32")
+        if not t.constant and t.scale.size != 1:
+            raise GraphError(f"tensor {t.name}: an activation has one scale, this one has {t.scale.size}")
+    for i, op in enumerate(graph.ops):
+        where = f"operator {i} ({op.kind}, from {op.module or 'the graph'})"
+        if op.kind in WEIGHTED:
+            _check_weighted(graph, op, where)
+        elif op.kind in SAME_SCALE:
+            for name in op.inputs:
+                if _parameters(graph.tensors[name]) != _parameters(graph.tensors[op.output]):
+                    raise GraphError(f"{where}: {name} and {op.output} must share one scale and zero point")
+        elif op.kind == "sigmoid" and _parameters(graph.tensors[op.output]) != SIGMOID_PARAMETERS:
+            raise GraphError(f"{where}: the output's scale must be 1/256 and its zero point -128")
+
+
+def _check_weighted(graph: Graph, op: Op, where: str) -> None:
+    x, w = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]]
+    assert x.scale is not None and w.scale is not None and w.zero_point is not None
+    if not w.constant:
+        raise GraphError(f"{where}: the weights {w.name} are not constant")
+    if np.any(w.zero_point != 0):
+        raise GraphError(f"{where}: the weights {w.name} are not symmetric (zero point 0)")
+    axis = WEIGHT_AXIS[op.kind]
+    channels = w.shape[axis]
+    if w.scale.size not in (1, channels):
+        raise GraphError(f"{where}: {w.scale.size} weight scales for {channels} output channels")
+    if w.scale.size > 1 and w.axis != axis:
+        raise GraphError(f"{where}: weight scales along axis {w.axis}, TFLite wants axis {axis}")
+    if len(op.inputs) < 3:
+        return
+    b = graph.tensors[op.inputs[2]]
+    assert b.scale is not None and b.zero_point is not None
+    expected = x.scale.reshape(-1) * w.scale.reshape(-1)
+    if b.scale.size not in (1, expected.size) or not np.allclose(
+        b.scale.reshape(-1), expected, rtol=1e-6, atol=0
+    ):
+        raise GraphError(f"{where}: the bias's scale must be the input's times the weights'")
+    if np.any(b.zero_point != 0):
+        raise GraphError(f"{where}: the bias {b.name} has a zero point")
+
+
+def _parameters(t: Tensor) -> tuple[float, int]:
+    assert t.scale is not None and t.zero_point is not None
+    return float(np.float32(t.scale.flat[0])), int(t.zero_point.flat[0])

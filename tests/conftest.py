@@ -1,0 +1,54 @@
+"""What several tests need: real audio, and small data sets written on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SHARED_AUDIO = Path(__file__).resolve().parents[1] / "../shared/audio"
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """The folder with ESC-10, impulse responses and the real TAU lists; never part of the repository."""
+    if not (SHARED_AUDIO / "README.md").is_file():
+        pytest.skip(f"real audio is absent: {SHARED_AUDIO} is not there")
+    return SHARED_AUDIO.resolve()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def write_tau(root: Path, *, scenes=("bus", "park"), locations=4, rate=8000, seconds=0.1, audio=True) -> Path:
+    """Writes a data set in TAU's layout: per scene `locations` to train on, 2 to test on, 2 clips each."""
+    rng = np.random.default_rng(1)
+    (root / "audio").mkdir(parents=True)
+    (root / "evaluation_setup").mkdir()
+    meta, train, test = (["\t".join(header)] for header in (TAU_COLUMNS, TAU_COLUMNS[:2], TAU_COLUMNS[:2]))
+    for scene in scenes:
+        for place in range(locations + 2):
+            for device in ("a", "b"):
+                name = f"audio/{scene}-lyon-{place}-{device}.wav"
+                meta.append(f"{name}\t{scene}\t{scene}-lyon-{place}\t{device}")
+                (train if place < locations else test).append(f"{name}\t{scene}")
+                if audio:
+                    soundfile.write(root / name, 0.1 * rng.standard_normal(int(seconds * rate)), rate)
+    # The newline at the end and DOS line ends are what the real lists come with.
+    (root / "meta.csv").write_bytes("\r\n".join([*meta, ""]).encode())
+    (root / "evaluation_setup/fold1_train.csv").write_text("\n".join([*train, ""]))
+    (root / "evaluation_setup/fold1_evaluate.csv").write_text("\n".join([*test, ""]))
+    return root
+
+
+TAU_COLUMNS = ("filename", "scene_label", "identifier", "source_label")
+
+
+@pytest.fixture
+def tau_root(tmp_path: Path) -> Path:
+    """A small data set in TAU's layout with audio: 2 scenes, 16 training and 8 test clips of 0.1 s."""
+    return write_tau(tmp_path / "tau")

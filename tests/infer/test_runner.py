@@ -1,0 +1,177 @@
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+from tinyasc.errors import InputError, ModelFileError
+from tinyasc.frontend import fit_length
+from tinyasc.infer.backends.litert_backend import LiteRtBackend
+from tinyasc.infer.find import newest_model
+from tinyasc.infer.runner import Model, load, softmax, windows
+from tinyasc.infer.tta import copies
+
+from tinyasc_export.tflite import to_tflite
+
+CLIP = tiny.FRONT_END.clip_samples
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(LiteRtBackend(tiny.tflite()))
+
+
+@pytest.mark.parametrize("label", tiny.LABELS)
+@pytest.mark.parametrize("write", [tiny.tflite, tiny.tflite_int8, tiny.onnx], ids=lambda f: f.__name__)
+def test_every_file_names_the_tone(write, label, tmp_path):
+    path = tmp_path / ("m.onnx" if write is tiny.onnx else "m.tflite")
+    path.write_bytes(write())
+    prediction = load(path).predict(tiny.tone(label))
+    assert prediction.top(1)[0][0] == label
+    assert prediction.probabilities.dtype == np.float64
+    tolerance = 0.02 if write is tiny.tflite_int8 else 1e-5
+    np.testing.assert_allclose(prediction.probabilities, tiny.expected(tiny.tone(label)), atol=tolerance)
+    assert prediction.probabilities.sum() == pytest.approx(1)
+    assert (prediction.copies, prediction.windows) == (1, 1)
+
+
+def test_top_sorts_and_stops_at_the_number_of_classes(model):
+    best = model.predict(tiny.tone("middle")).top(10)
+    assert len(best) == 3 and best[0][0] == "middle"
+    assert [p for _, p in best] == sorted((p for _, p in best), reverse=True)
+
+
+def test_short_clips_are_padded_with_zeros_at_the_end(model):
+    short = tiny.tone("high")[:700]
+    padded = model.predict(fit_length(short, CLIP)).probabilities
+    np.testing.assert_array_equal(model.predict(short).probabilities, padded)
+
+
+@pytest.mark.parametrize(
+    ("extra", "starts"),
+    [
+        (0, [0]),
+        (1, [0, 1]),
+        (CLIP // 2, [0, CLIP // 2]),
+        (CLIP // 2 + 7, [0, CLIP // 2, CLIP // 2 + 7]),
+        (CLIP, [0, CLIP // 2, CLIP]),
+    ],
+)
+def test_windows_overlap_by_half_and_end_with_the_clip(extra, starts):
+    cut = list(windows(np.arange(CLIP + extra, dtype=np.float32), CLIP))
+    assert [int(w[0]) for w in cut] == starts
+    assert all(len(w) == CLIP for w in cut)
+
+
+def test_a_long_clip_is_the_mean_softmax_of_its_windows(model):
+    long = np.concatenate([tiny.tone("low"), tiny.tone("high")])
+    want = np.mean([tiny.expected(w) for w in windows(long, CLIP)], axis=0)
+    prediction = model.predict(long)
+    np.testing.assert_allclose(prediction.probabilities, want, atol=1e-5)
+    assert prediction.windows == 3
+
+
+@pytest.mark.parametrize("length", [CLIP // 2, CLIP, 2 * CLIP])
+def test_tta_is_the_mean_over_its_copies(model, length):
+    clip = np.resize(np.concatenate([tiny.tone("low"), tiny.tone("high")]), length)
+    plain = [model.predict(copy).probabilities for copy in copies(clip, tiny.FRONT_END, 5, seed=2)]
+    prediction = model.predict(clip, tta=5, seed=2)
+    np.testing.assert_allclose(prediction.probabilities, np.mean(plain, axis=0), atol=1e-12)
+    assert prediction.copies == 5
+    np.testing.assert_array_equal(model.predict(clip, tta=1).probabilities, model.predict(clip).probabilities)
+    again = model.predict(clip, tta=5, seed=2).probabilities
+    np.testing.assert_array_equal(again, prediction.probabilities)
+
+
+def test_another_rate_is_resampled(model):
+    other = model.predict(tiny.tone("middle", 2 * CLIP, 2 * tiny.RATE), rate=2 * tiny.RATE)
+    np.testing.assert_allclose(other.probabilities, tiny.expected(tiny.tone("middle")), atol=0.05)
+    assert other.windows == 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "message"),
+    [
+        (np.zeros(0, np.float32), {}, "no samples"),
+        (np.zeros((100, 2), np.float32), {}, r"\(100, 2\)"),
+        (np.zeros(100, np.int16), {}, "int16"),
+        (np.array([0, np.nan], np.float32), {}, "NaN"),
+        (np.array([0, np.inf], np.float32), {}, "infinite"),
+        (np.zeros(100, np.float32), {"rate": 0}, "rate"),
+        (np.zeros(100, np.float32), {"tta": 0}, "tta"),
+        (np.zeros(100, np.float32), {"seed": -1}, "seed"),
+    ],
+)
+def test_unusable_samples_are_refused(model, samples, options, message):
+    with pytest.raises(InputError, match=message):
+        model.predict(samples, **options)
+
+
+@pytest.mark.parametrize("length", [1, 2, 100])
+def test_silence_and_tiny_clips_are_answered(model, length):
+    assert np.isfinite(model.predict(np.zeros(length, np.float32), tta=3).probabilities).all()
+
+
+def test_temperature_of_the_card_divides_the_logits():
+    plain = tiny.expected(tiny.tone("low"))
+    cooled = Model(LiteRtBackend(tiny.tflite(temperature=0.25))).predict(tiny.tone("low")).probabilities
+    np.testing.assert_allclose(cooled, plain**4 / (plain**4).sum(), atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, "hot", True, None])
+def test_an_impossible_temperature_is_refused(temperature):
+    with pytest.raises(ModelFileError, match="temperature"):
+        Model(LiteRtBackend(tiny.tflite(temperature=temperature)))
+
+
+def test_softmax_of_huge_logits_does_not_overflow():
+    assert softmax(np.array([1e30, 0, -1e30], np.float32)).tolist() == [1, 0, 0]
+
+
+def test_a_front_end_that_does_not_fit_is_refused_with_both_shapes():
+    longer = tiny.other_front_end(clip_samples=CLIP + 256)
+    content = to_tflite(tiny.graph(), tiny.bundle(front_end=longer))
+    with pytest.raises(ModelFileError, match=r"12 mels x 15 frames.*12 x 16"):
+        Model(LiteRtBackend(content))
+
+
+def test_labels_that_do_not_fit_are_refused_with_both_counts():
+    content = to_tflite(tiny.graph(), tiny.bundle(labels=["a", "b"]))
+    with pytest.raises(ModelFileError, match=r"3 logits.*2 labels"):
+        Model(LiteRtBackend(content))
+
+
+def test_weights_that_give_nan_are_refused():
+    content = to_tflite(tiny.graph(np.full_like(tiny.WEIGHT, np.nan)), tiny.bundle())
+    with pytest.raises(ModelFileError, match="NaN"):
+        Model(LiteRtBackend(content)).predict(tiny.tone("low"))
+
+
+def test_load_tells_files_by_their_content(tmp_path):
+    path = tmp_path / "renamed.bin"
+    path.write_bytes(tiny.tflite())
+    assert load(path).labels == tiny.LABELS
+    path.write_bytes(b"hello")
+    with pytest.raises(ModelFileError, match=r"neither a \.tflite nor an \.onnx"):
+        load(path)
+
+
+def test_a_prediction_cannot_be_changed(model):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.predict(tiny.tone("low")).copies = 2
+
+
+def test_the_newest_compressed_model_is_found(tmp_path):
+    for age, name in enumerate(["b", "c", "a"]):
+        path = tmp_path / "runs" / name / "model-int8.tflite"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1000 + age, 1000 + age))
+    (tmp_path / "runs" / "z").mkdir()
+    (tmp_path / "runs" / "z" / "model-int8.tflite").symlink_to(tmp_path / "gone")
+    assert newest_model(tmp_path) == tmp_path / "runs" / "a" / "model-int8.tflite"
+
+
+def test_no_compressed_model_is_answered_with_how_to_make_one(tmp_path):
+    with pytest.raises(InputError, match="tinyasc compress --budget 128KB"):
+        newest_model(tmp_path)

@@ -1,0 +1,196 @@
+"""Reading audio files: any rate, any channel count, any sample width in; mono float32 at one rate out.
+
+What can be handled rightly is handled (stereo, other rates, silence, streamed WAV headers). What cannot is
+refused in one line. libsndfile quietly returns fewer frames than a cut-off WAV promises, so RIFF headers are
+read here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from tinyasc.errors import InputError
+
+# Writers to a pipe cannot go back to fill in the size: ffmpeg leaves 0xFFFFFFFF, sox about 0x7FFFF000,
+# arecord 0x80000000.
+_UNKNOWN_SIZE = 0x7FFF0000
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file holds, before mixing down and resampling.
+
+    Args:
+        sample_rate: Hz.
+        channels: channels in the file.
+        frames: samples per channel.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sample_rate
+
+
+def read_audio(path: str | Path, sample_rate: int) -> np.ndarray:
+    """Reads one file as mono samples at `sample_rate`.
+
+    Args:
+        path: a WAV, FLAC, Ogg, MP3 or other file that libsndfile opens.
+        sample_rate: the wanted rate in Hz; soxr ("HQ") resamples when the file's rate differs.
+
+    Returns:
+        (samples,) float32, the mean of the channels, nominally in -1..1.
+
+    Raises:
+        InputError: the file is missing, unreadable, not audio, damaged, cut off or empty, or holds NaN or
+            infinity.
+    """
+    samples, file_rate = _decode(path)
+    _refuse_non_finite(path, samples, file_rate)
+    # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
+    mono = (
+        samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+    )
+    if file_rate != sample_rate:
+        mono = _resample(path, mono, file_rate, sample_rate)
+    return np.ascontiguousarray(mono)
+
+
+def read_info(path: str | Path) -> AudioInfo:
+    """Reads a file's rate, channels and length without decoding its samples.
+
+    Raises:
+        InputError: as `read_audio`, except for what only the samples show.
+    """
+    with _open(path) as sound:
+        return AudioInfo(sample_rate=sound.samplerate, channels=sound.channels, frames=sound.frames)
+
+
+def _decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """The file's samples, (frames, channels) float32, and its rate."""
+    with _open(path) as sound:
+        try:
+            samples = sound.read(dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise InputError(
+                f"{path}: damaged or cut off ({_reason(error)}); copy or convert it again"
+            ) from None
+        except (MemoryError, ValueError):
+            raise InputError(
+                f"{path}: {sound.frames} frames do not fit in memory; cut it into shorter files"
+            ) from None
+        if len(samples) == 0:
+            raise InputError(f"{path}: holds no samples; record or export it again")
+        if len(samples) < sound.frames:
+            raise InputError(
+                f"{path}: cut off, its header promises {sound.frames} frames but {len(samples)} are there; "
+                "copy or export it again"
+            )
+        return samples, sound.samplerate
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
+    """Opens a file whose existence, size and RIFF header have been checked."""
+    try:
+        if not stat.S_ISREG((status := os.stat(path)).st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise InputError(f"{path}: is {kind}; give the path of one audio file")
+        with open(path, "rb") as stream:
+            patched = _check_riff(path, stream, status.st_size)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it; change its rights (chmod +r)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)}); check the path and the disk") from None
+    if status.st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
+    try:
+        # Bytes on POSIX: soundfile encodes strings strictly, which fails on file names that are not UTF-8.
+        name: Any = os.fsencode(path) if os.name == "posix" else str(path)
+        return soundfile.SoundFile(name if patched is None else io.BytesIO(patched))
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no audio file that libsndfile can open ({_reason(error)}); convert it to WAV or FLAC"
+        ) from None
+
+
+def _check_riff(path: str | Path, stream: BinaryIO, size: int) -> bytes | None:
+    """Refuses a WAV whose data chunk promises more than the file holds.
+
+    Returns:
+        The whole file with its size filled in where the header left it 0 (a recorder that was killed or wrote
+        to a pipe), since libsndfile reads no samples from it; None for every other file.
+    """
+    head = stream.read(12)
+    if head[:4] not in (b"RIFF", b"RIFX", b"RF64") or head[8:12] != b"WAVE":
+        return None
+    order = ">" if head[:4] == b"RIFX" else "<"
+    riff_size = struct.unpack(order + "I", head[4:8])[0]
+    long_size = None
+    while len(chunk := stream.read(8)) == 8:
+        length = struct.unpack(order + "I", chunk[4:])[0]
+        start = stream.tell()
+        if chunk[:4] == b"ds64" and len(sizes := stream.read(16)) == 16:
+            long_size = struct.unpack("<QQ", sizes)[1]
+        elif chunk[:4] == b"data":
+            if length == 0xFFFFFFFF and long_size:
+                length = long_size
+            elif length >= _UNKNOWN_SIZE and start + length > size:
+                return None
+            if start + length > size:
+                raise InputError(
+                    f"{path}: cut off, its header promises {length} bytes of samples but "
+                    f"{max(0, size - start)} are there; copy or export it again"
+                )
+            if length == 0 and size > start and riff_size + 8 != size:
+                stream.seek(0)
+                whole = stream.read()
+                return whole[: start - 4] + struct.pack(order + "I", size - start) + whole[start:]
+            return None
+        stream.seek(start + length + length % 2)
+    return None
+
+
+def _refuse_non_finite(path: str | Path, samples: np.ndarray, rate: int) -> None:
+    """Names how many (frames, channels) values are NaN or infinite, and where the first is."""
+    finite = np.isfinite(samples)
+    if finite.all():
+        return
+    first = int(np.flatnonzero(~finite.all(axis=1))[0])
+    raise InputError(
+        f"{path}: {finite.size - int(finite.sum())} of its samples are NaN or infinite, "
+        f"the first at index {first} ({first / rate:.3f} s); export it again"
+    )
+
+
+def _resample(path: str | Path, mono: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    # Imported here: files at the right rate, the usual case on a device, do without it.
+    import soxr
+
+    try:
+        return soxr.resample(mono, from_rate, to_rate, quality="HQ")
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What libsndfile or the system says, on one line and without the path."""
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split()).rstrip(".") or type(error).__name__

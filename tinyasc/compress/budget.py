@@ -1,0 +1,37 @@
+"""Budgets as people write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tinyasc.errors import InputError
+
+UNITS = {
+    "": 1, "B": 1,
+    "kB": 1000, "KB": 1024, "KiB": 1024,
+    "MB": 1024**2, "MiB": 1024**2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on the bytes of every constant tensor of the deployed graph, as typed and in bytes."""
+
+    text: str
+    bytes: int
+
+
+def parse_budget(text: str) -> Budget:
+    """Reads "128KB" (x 1024), "128kB" (x 1000), "131072" or "131072B", "0.125MB" (x 1024 x 1024), "128KiB".
+
+    Raises:
+        InputError: no number, an unknown unit, zero, less than nothing, or not a whole number of bytes.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text, flags=re.ASCII)
+    if match is None or match[2] not in UNITS:
+        raise InputError(f"budget {text!r} is not a size; write it as 128KB (1024 each), 128kB (1000 each), 131072 or 0.125MB")
+    size = float(match[1]) * UNITS[match[2]]
+    if not 1 <= size <= 2**40 or size != int(size):
+        raise InputError(f"budget {text!r} is {size:g} bytes; a budget is a whole number of bytes, at least 1")
+    return Budget(text.strip(), int(size))

@@ -1,0 +1,133 @@
+"""From a trained student to its files: captured, lowered and quantised once, written, and read again."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyasc.errors import TinyascError
+from tinyasc.evaluate import metrics
+from tinyasc.files import write_atomic
+from tinyasc.frontend import FrontEnd
+from tinyasc.infer.runner import Model, load, softmax
+from tinyasc.training.features import Part
+from tinyasc.training.fit import logits
+from tinyasc.training.progress import progress
+from tinyasc.training.run import Trained
+from tinyasc_export.bundle import Bundle
+from tinyasc_export.capture import capture
+from tinyasc_export.count import Counts, count
+from tinyasc_export.graph import Graph
+from tinyasc_export.lower import cast, lower
+from tinyasc_export.onnx import to_onnx
+from tinyasc_export.quantize import calibrate, quantize_int8
+from tinyasc_export.tflite import to_tflite
+
+CALIBRATION_CLIPS = 256
+# Largest relative difference between torch's logits and those of a float file.
+FLOAT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The graphs of one student, and the front end that feeds them."""
+
+    float_graph: Graph
+    int8_graph: Graph
+    front_end: FrontEnd
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def features(self, normalized: np.ndarray) -> np.ndarray:
+        """What the graphs want, from features as the student was trained on. (clips, bands, frames) float32."""
+        return (normalized * self.scale[:, None] + self.offset[:, None]).astype(np.float32)
+
+
+def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
+    """Captures, lowers (in float64, so that folding loses nothing) and quantises a student.
+
+    Args:
+        trained: the student.
+        calibration: (clips, bands, frames) training features; at most `CALIBRATION_CLIPS`, evenly taken, are used.
+
+    Raises:
+        CaptureError: an operator that the deployed graph lacks.
+    """
+    front_end = trained.front_end
+    shape = (1, 1, front_end.n_mels, front_end.n_frames())
+    exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), shape))
+    graph = cast(exact, "float32")
+    picked = np.linspace(0, len(calibration) - 1, min(CALIBRATION_CLIPS, len(calibration))).round().astype(int)
+    wanted = (calibration[picked] * scale[:, None] + offset[:, None]).astype(np.float32)[..., None]
+    with progress("calibrate") as report:
+        ranges = calibrate(graph, wanted, batch_size=4, progress=report)
+    return Deployed(graph, quantize_int8(graph, ranges), front_end.with_normalization(scale, offset), scale, offset)
+
+
+@dataclass(frozen=True)
+class Written:
+    """One model file: where, what it costs, what it scores on the validation clips."""
+
+    path: Path
+    precision: str
+    counts: Counts
+    validation: dict[str, float]
+
+
+def write_files(deployed: Deployed, trained: Trained, validation: Part, card: dict[str, Any], folder: Path) -> list[Written]:
+    """Writes model-fp32.tflite, model-fp32.onnx and model-int8.tflite, and reads each again in its runtime.
+
+    Args:
+        deployed: the graphs.
+        trained: the student that they came from.
+        validation: clips to measure on.
+        card: what every file says of itself; precision and validation metrics are added.
+        folder: where the files go.
+
+    Raises:
+        TinyascError: a float file's logits are not torch's.
+    """
+    expected = logits(trained, validation.features)
+    features = deployed.features(validation.features)
+    written = []
+    plans = (
+        ("fp32", "tflite", deployed.float_graph, to_tflite),
+        ("fp32", "onnx", deployed.float_graph, to_onnx),
+        ("int8", "tflite", deployed.int8_graph, to_tflite),
+    )
+    for precision, suffix, graph, writer in plans:
+        path = folder / f"model-{precision}.{suffix}"
+        about: dict[str, Any] = card | {"precision": precision}
+        draft = folder / f".draft-{precision}.{suffix}"
+        # The card quotes what the file scores, so the file is measured once before its card is complete.
+        write_atomic(draft, writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about)))
+        answers = run_file(load(draft), features, f"check {path.name}")
+        draft.unlink()
+        if precision == "fp32":
+            error = float(np.abs(answers - expected).max() / max(1.0, np.abs(expected).max()))
+            if error > FLOAT_TOLERANCE:
+                raise TinyascError(f"{path}: its logits differ from torch's by {error:.2g} of their range; please report this")
+        scores = metrics.evaluate(softmax(answers), validation.labels)
+        scores["top1_agreement"] = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
+        data = writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about | {"validation": scores}))
+        write_atomic(path, data)
+        if not np.array_equal(run_file(load(path), features[:8]), answers[:8]):
+            raise TinyascError(f"{path}: answers otherwise than when it was measured; please report this")
+        written.append(Written(path, precision, count(graph, len(data)), scores))
+    return written
+
+
+def run_file(model: Model, features: np.ndarray, title: str | None = None) -> np.ndarray:
+    """Logits (clips, K) float32 of a model file on (clips, bands, frames) features."""
+    if title is None:
+        return np.stack([model.backend.logits(f) for f in features])
+    out = []
+    with progress(title) as report:
+        for i, f in enumerate(features, start=1):
+            out.append(model.backend.logits(f))
+            report(i, len(features))
+    return np.stack(out)

@@ -1,0 +1,172 @@
+"""compress: teacher outputs, width, distillation, files, verdict. Each stage leaves its result, so a killed run resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyasc.compress.budget import Budget
+from tinyasc.compress.deploy import Written, deploy, write_files
+from tinyasc.compress.solver import Plan, solve
+from tinyasc.errors import InputError, TinyascError
+from tinyasc.files import write_atomic
+from tinyasc.training.features import Prepared, prepare
+from tinyasc.training.fit import fit, logits
+from tinyasc.training.recipe import Recipe
+from tinyasc.training.run import RUNS, Run, Trained
+
+
+class OverBudgetError(TinyascError):
+    """The written model breaks its budget; the best attempt is kept, labelled."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What `compress` leaves: the run, the trained student, the files and the verdict's numbers."""
+
+    run: Run
+    student: Trained
+    teacher: Trained
+    files: list[Written]
+    budget: Budget
+
+
+def compress(teacher_run: Run, student: Recipe, budget: Budget, *, root: str | None = None, folder: Path | None = None) -> Compressed:
+    """Distils a trained teacher into a student that holds the budget, quantises it and writes its files.
+
+    Args:
+        teacher_run: a finished training run.
+        student: the student's recipe; parts that it leaves out are the teacher's.
+        budget: on the bytes of the int8 graph's constants.
+        root: the data's folder, when it is not where the teacher's recipe says.
+        folder: the run's folder; by default runs/NAME-BUDGET-FINGERPRINT.
+
+    Raises:
+        InputError: an impossible budget, other data, a run folder in use.
+        OverBudgetError: the written model breaks the budget.
+    """
+    teacher = teacher_run.load()
+    student = _complete(student, teacher.recipe, root)
+    assert student.data is not None and student.front_end is not None
+    plan = solve(student, student.front_end.record(), len(teacher.labels), budget)
+    student = student.model_copy(update={"model": student.model | {"base_channels": plan.base_channels}})
+    identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
+    run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text}-{identity[:8]}")
+    with run.locked():
+        stated = {"identity": identity, "teacher": str(teacher.path), "budget": asdict(budget), "plan": asdict(plan)}
+        _write_plan(run, stated)
+        data = prepare(student.data, student.front_end.record())
+        if data.labels != teacher.labels:
+            raise InputError(f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; use the data that it was trained on")
+        trained = fit(student, run, data, teacher=_teacher_logits(run, teacher, student, data), title="distil")
+        files = write_files(
+            deploy(trained, data.train.features),
+            trained,
+            data.validation,
+            _card(student, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors")),
+            run.path,
+        )
+        _judge(run, files, budget)
+    return Compressed(run, trained, teacher, files, budget)
+
+
+def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
+    assert teacher.data is not None
+    data = student.data or teacher.data
+    if root is not None:
+        data = data.model_copy(update={"root": root})
+    return student.model_copy(update={"data": data, "front_end": student.front_end or teacher.front_end})
+
+
+def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared) -> np.ndarray:
+    """The teacher's logits on the clean training clips, computed once and cached."""
+    file = run.path / "teacher_logits.npy"
+    if file.is_file():
+        cached = np.load(file, allow_pickle=False)
+        if cached.shape == (len(data.train.labels), len(data.labels)):
+            return cached
+    assert student.data is not None
+    same = data.front_end == teacher.front_end
+    features = data.train.features if same else prepare(student.data, teacher.front_end).train.features
+    answers = logits(teacher, features)
+    buffer = io.BytesIO()
+    np.save(buffer, answers, allow_pickle=False)
+    write_atomic(file, buffer.getvalue())
+    return answers
+
+
+def _write_plan(run: Run, stated: dict[str, Any]) -> None:
+    file = run.path / "plan.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("identity") != stated["identity"]:
+        raise InputError(f"{run.path}: holds another compression; name another folder with --run")
+    write_atomic(file, json.dumps(stated, indent=1))
+
+
+def _card(student: Recipe, teacher: Trained, budget: Budget, plan: Plan, data: Prepared, weights: str) -> dict[str, Any]:
+    assert student.data is not None
+    return {
+        "tinyasc": importlib.metadata.version("tinyasc"),
+        "model": student.model,
+        "recipe": student.name,
+        "seed": student.training.seed,
+        "weights_blake2b": weights,
+        "data": {
+            "name": student.data.name,
+            "synthetic": data.synthetic,
+            "test_fold": student.data.test_fold,
+            "train_clips": len(data.train.labels),
+            "validation_clips": len(data.validation.labels),
+        },
+        "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
+        "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
+        "quantization": "int8 after training, min-max over training clips, per-channel weights",
+    }
+
+
+def _judge(run: Run, files: list[Written], budget: Budget) -> None:
+    """Writes report.json; refuses a model over its budget, whose file is renamed to say so."""
+    int8 = next(f for f in files if f.precision == "int8")
+    met = int8.counts.parameter_bytes <= budget.bytes
+    report = {
+        "budget": asdict(budget) | {"parameter_bytes": int8.counts.parameter_bytes, "met": met},
+        "files": [
+            {
+                "file": f.path.name,
+                "precision": f.precision,
+                "blake2b": _file_hash(f.path),
+                "parameters": f.counts.parameters,
+                "parameter_bytes": f.counts.parameter_bytes,
+                "quantization_bytes": f.counts.quantization_bytes,
+                "file_bytes": f.counts.file_bytes,
+                "macs": f.counts.macs,
+                "validation": f.validation,
+            }
+            for f in files
+        ],
+    }
+    write_atomic(run.path / "report.json", json.dumps(report, indent=1))
+    if not met:
+        kept = int8.path.with_name("model-int8-over-budget.tflite")
+        int8.path.rename(kept)
+        raise OverBudgetError(
+            f"{kept}: {int8.counts.parameter_bytes} bytes of parameters, over the budget of {budget.bytes}; kept under that name"
+        )
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _file_hash(file: Path) -> str:
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+
+
+def _some(labels: tuple[str, ...]) -> str:
+    return f"{len(labels)} labels ({', '.join(labels[:3])}, ...)"

@@ -1,0 +1,71 @@
+"""Which width of a student family holds a budget: found by the exact counter, without training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from tinyasc.compress.budget import Budget
+from tinyasc.errors import InputError
+from tinyasc.frontend import FrontEnd
+from tinyasc.models import FAMILIES, build
+from tinyasc.training.recipe import Recipe
+from tinyasc_export.capture import capture
+from tinyasc_export.count import macs
+from tinyasc_export.graph import WEIGHTED, Graph
+from tinyasc_export.lower import lower
+
+WIDTH_STEP = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A student that holds the budget: its width, and what it will cost at int8."""
+
+    base_channels: int
+    parameter_bytes: int
+    macs: int
+
+
+def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -> Plan:
+    """The widest student up to the recipe's `base_channels` whose int8 constants hold the budget.
+
+    Raises:
+        InputError: a family that cannot be deployed, or a budget that the narrowest student breaks; the line says what it needs.
+    """
+    family = FAMILIES.get(recipe.family)
+    if family is not None and not family.capturable:
+        raise InputError(f"model family {recipe.family} cannot be a student: the deployed graph lacks its operators")
+    torch.manual_seed(0)
+
+    @lru_cache(maxsize=None)
+    def cost(steps: int) -> Plan:
+        width = steps * WIDTH_STEP
+        options = recipe.model_options | {"base_channels": width}
+        module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, **options)
+        graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())))
+        return Plan(width, int8_bytes(graph), macs(graph))
+
+    widest = recipe.model_options.get("base_channels", 64)
+    if not isinstance(widest, int) or widest < WIDTH_STEP or widest % WIDTH_STEP:
+        raise InputError(f"{recipe.name}: base_channels must be a multiple of {WIDTH_STEP}, got {widest!r}")
+    low, high = 1, widest // WIDTH_STEP
+    if cost(low).parameter_bytes > budget.bytes:
+        raise InputError(
+            f"budget {budget.text} ({budget.bytes} bytes) cannot be met: the narrowest {recipe.family} "
+            f"(base_channels {WIDTH_STEP}) needs {cost(low).parameter_bytes} bytes; give at least that"
+        )
+    # Bytes grow with the width, so the widest that fits lies by bisection.
+    while low < high:
+        middle = math.ceil((low + high) / 2)
+        low, high = (middle, high) if cost(middle).parameter_bytes <= budget.bytes else (low, middle - 1)
+    return cost(low)
+
+
+def int8_bytes(graph: Graph) -> int:
+    """Bytes that a float graph's constants will take at int8: biases 4, everything else 1."""
+    biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
+    return sum(math.prod(t.shape) * (4 if t.name in biases else 1) for t in graph.constants())

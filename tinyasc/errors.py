@@ -1,0 +1,18 @@
+"""Errors that reach the user as one line: what is wrong, where, and how to mend it.
+
+The classes live with the deployed graph, which may import nothing from here.
+"""
+
+from tinyasc_export.errors import CaptureError, GraphError, InputError, ModelFileError, TinyascError
+
+__all__ = ["CaptureError", "GraphError", "InputError", "MissingExtraError", "ModelFileError", "TinyascError"]
+
+
+class MissingExtraError(TinyascError):
+    """A command of the workshop half was called in a bare install."""
+
+    def __init__(self, command: str, missing: str) -> None:
+        super().__init__(
+            f"`{command}` needs {missing}, which the bare install leaves out; "
+            "install it with: pip install 'tinyasc[train]'"
+        )

@@ -1,0 +1,1 @@
+"""One runtime per file; each gives `.bundle`, `.input_shape`, `.n_classes` and `.logits(features)`."""

@@ -1,0 +1,135 @@
+"""Runs a .tflite file (float32, int8 or int16 activations) in LiteRT."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, check_features, one_line, read_model, without_card
+from tinyasc_export.errors import ModelFileError, TinyascError
+from tinyasc_export.tflite_metadata import read_tflite_bundle
+
+DTYPES = (np.float32, np.int8, np.int16)
+
+
+class LiteRtBackend:
+    """A .tflite model of input (1, n_mels, frames, 1) and output (1, K).
+
+    Args:
+        path_or_bytes: the file, or its content.
+        num_threads: threads of the runtime; one is quickest for nets this small.
+
+    Raises:
+        ModelFileError: not a .tflite file, damaged, without a card, or of another input or output.
+        TinyascError: no runtime is installed.
+    """
+
+    def __init__(self, path_or_bytes: Path | str | bytes, num_threads: int = 1) -> None:
+        content, where = read_model(path_or_bytes)
+        # The runtime is native code: what can be checked is checked before it sees the bytes.
+        if content[4:8] != TFLITE_IDENTIFIER:
+            raise ModelFileError(f"{where}: not a .tflite model (its identifier is missing)")
+        bundle = read_tflite_bundle(content, where)
+        if bundle is None:
+            raise without_card(where)
+        self.bundle = bundle
+        self._lock = threading.Lock()
+        self._interpreter = _interpreter(content, where, num_threads)
+        self._input = _only(self._interpreter.get_input_details(), "input", where)
+        self._output = _only(self._interpreter.get_output_details(), "output", where)
+        shape, classes = tuple(map(int, self._input["shape"])), tuple(map(int, self._output["shape"]))
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 1:
+            raise ModelFileError(f"{where}: its input is {shape}, expected (1, n_mels, frames, 1)")
+        if len(classes) != 2 or classes[0] != 1:
+            raise ModelFileError(f"{where}: its output is {classes}, expected (1, classes)")
+        self.input_shape = (shape[1], shape[2])
+        self.n_classes = classes[1]
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n_mels, frames) features to (K,) float32 logits. Calls from several threads take turns."""
+        features = check_features(features, self.input_shape)
+        quantized = quantize(features, self._input)[None, :, :, None]
+        with self._lock:
+            self._interpreter.set_tensor(self._input["index"], quantized)
+            self._interpreter.invoke()
+            answer = self._interpreter.get_tensor(self._output["index"])[0]
+        return dequantize(answer, self._output)
+
+
+def quantize(x: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Real values to a tensor's type, by its scale and zero point. Ties round to even."""
+    dtype = np.dtype(details["dtype"])
+    if dtype == np.float32:
+        return x
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(dtype)
+    # float64, so that the division rounds once and the sum with the zero point is exact.
+    q = np.rint(x.astype(np.float64) / scale) + zero_point
+    return np.clip(q, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(q: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """A tensor's values as float32."""
+    if q.dtype == np.float32:
+        return q
+    scale, zero_point = details["quantization"]
+    return ((q.astype(np.float64) - zero_point) * scale).astype(np.float32)
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keeps the runtime's notes ("Created TensorFlow Lite XNNPACK delegate") off a command's standard error.
+
+    They come from native code that has no switch for them, so the file descriptor itself is turned away. That
+    holds for the whole process: for commands, not for libraries.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # standard error is closed: nothing to keep quiet
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _interpreter(content: bytes, where: str, num_threads: int) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError:
+        try:  # ai-edge-litert has no wheel for armv7l
+            from tflite_runtime.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError:
+            raise TinyascError(
+                "no runtime for .tflite files is installed; install one with: pip install ai-edge-litert"
+            ) from None
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{where}: LiteRT refuses this model: {one_line(error)}") from None
+    return interpreter
+
+
+def _only(details: list[dict[str, Any]], what: str, where: str) -> dict[str, Any]:
+    if len(details) != 1:
+        raise ModelFileError(f"{where}: it has {len(details)} {what}s, expected one")
+    dtype = np.dtype(details[0]["dtype"])
+    if dtype not in DTYPES:
+        raise ModelFileError(f"{where}: its {what} is {dtype.name}, expected float32, int8 or int16")
+    scale = details[0]["quantization"][0]
+    if dtype != np.float32 and not (np.isfinite(scale) and scale > 0):
+        raise ModelFileError(f"{where}: its {what} is {dtype.name} without a usable scale ({scale})")
+    return details[0]

@@ -1,0 +1,70 @@
+"""Runs an .onnx file in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tinyasc.infer.backends.base import check_features, one_line, read_model, without_card
+from tinyasc_export.bundle import METADATA_KEY, Bundle
+from tinyasc_export.errors import ModelFileError, TinyascError
+
+SEVERITY_ERROR = 3
+
+
+class OnnxBackend:
+    """An .onnx model of input (1, 1, n_mels, frames) float32 and output (1, K) float32.
+
+    Args:
+        path_or_bytes: the file, or its content.
+        num_threads: threads of the runtime.
+
+    Raises:
+        ModelFileError: not an .onnx file, damaged, without a card, or of another input or output.
+        TinyascError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path_or_bytes: Path | str | bytes, num_threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError:
+            raise TinyascError(
+                ".onnx files need onnxruntime, which the bare install leaves out; "
+                "install it with: pip install 'tinyasc[onnx]', or take the .tflite file"
+            ) from None
+        content, where = read_model(path_or_bytes)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = num_threads
+        options.log_severity_level = SEVERITY_ERROR
+        try:
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            metadata = session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # its exceptions share no base class below Exception
+            raise ModelFileError(f"{where}: onnxruntime refuses this model: {one_line(error)}") from None
+        if METADATA_KEY not in metadata:
+            raise without_card(where)
+        self.bundle = Bundle.from_json(metadata[METADATA_KEY], where)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelFileError(
+                f"{where}: it has {len(inputs)} inputs and {len(outputs)} outputs, expected one each"
+            )
+        shape, classes = inputs[0].shape, outputs[0].shape  # a free dimension is a name or None
+        if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
+            raise ModelFileError(
+                f"{where}: it takes {inputs[0].type} and gives {outputs[0].type}, expected tensor(float)"
+            )
+        if len(shape) != 4 or shape[:2] != [1, 1] or not all(isinstance(size, int) for size in shape):
+            raise ModelFileError(f"{where}: its input is {tuple(shape)}, expected (1, 1, n_mels, frames)")
+        if len(classes) != 2 or classes[0] != 1 or not isinstance(classes[1], int):
+            raise ModelFileError(f"{where}: its output is {tuple(classes)}, expected (1, classes)")
+        self._session, self._input, self._output = session, inputs[0].name, outputs[0].name
+        self.input_shape = (int(shape[2]), int(shape[3]))
+        self.n_classes = classes[1]
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n_mels, frames) features to (K,) float32 logits."""
+        features = check_features(features, self.input_shape)
+        answer = self._session.run([self._output], {self._input: features[None, None]})[0]
+        return np.asarray(answer, np.float32)[0]

@@ -1,0 +1,33 @@
+"""Which model `tinyasc infer` takes when none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyasc.errors import InputError
+
+RUNS = "runs"
+COMPRESSED = "model-int8.tflite"
+
+
+def newest_model(folder: Path) -> Path:
+    """The compressed model that was written last under `folder`/runs.
+
+    Args:
+        folder: where the commands are run, usually the current folder.
+
+    Raises:
+        InputError: there is none; the line says how to get one.
+    """
+    found = []
+    for path in (folder / RUNS).glob(f"*/{COMPRESSED}"):
+        try:
+            found.append((path.stat().st_mtime_ns, path))
+        except OSError:  # a link to nowhere, or a run that was removed in between
+            continue
+    if not found:
+        raise InputError(
+            f"no model was named and there is no {folder / RUNS}/*/{COMPRESSED}; "
+            "make one with `tinyasc compress --budget 128KB`, or name one with --model FILE"
+        )
+    return max(found)[1]

@@ -1,0 +1,189 @@
+"""From samples to class probabilities: front end, runtime, softmax, windows and test-time augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyasc.errors import InputError, ModelFileError
+from tinyasc.frontend import FrontEnd, features, fit_length
+from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
+from tinyasc.infer.tta import copies
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one clip.
+
+    Args:
+        labels: class names.
+        probabilities: (K,) float64, in the order of the labels, of sum 1.
+        copies: test-time copies that were averaged; 1 is the plain clip.
+        windows: how often the model ran.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    copies: int
+    windows: int
+
+    def top(self, k: int = 1) -> list[tuple[str, float]]:
+        """The k likeliest classes with their probabilities; equal ones in the order of the labels."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.labels[i], float(self.probabilities[i])) for i in order]
+
+
+class Model:
+    """A model file that is ready to answer.
+
+    Args:
+        backend: the file in its runtime.
+        where: the file's name, for error lines.
+
+    Attributes:
+        labels: class names.
+        front_end: how samples become its features.
+        card: how it was made, as the file says.
+        temperature: the logits are divided by it before the softmax; the card's `temperature`, or 1.
+
+    Raises:
+        ModelFileError: the file's parts do not fit each other.
+    """
+
+    def __init__(self, backend: Backend, where: str = "model") -> None:
+        self.backend, self.where = backend, where
+        self.labels, self.card = backend.bundle.labels, backend.bundle.card
+        self.front_end = FrontEnd.from_dict(backend.bundle.front_end, where)
+        wants, gives = backend.input_shape, (self.front_end.n_mels, self.front_end.n_frames())
+        if wants != gives:
+            raise ModelFileError(
+                f"{where}: the model takes {wants[0]} mels x {wants[1]} frames, its own front end gives "
+                f"{gives[0]} x {gives[1]}; export the model again"
+            )
+        if len(self.labels) != backend.n_classes:
+            raise ModelFileError(
+                f"{where}: the model gives {backend.n_classes} logits, its card names "
+                f"{len(self.labels)} labels; export the model again"
+            )
+        temperature = self.card.get("temperature", 1)
+        number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        if not number or not (math.isfinite(temperature) and temperature > 0):
+            raise ModelFileError(
+                f"{where}: its card's temperature must be a positive number, got {temperature!r}"
+            )
+        self.temperature = float(temperature)
+
+    def predict(
+        self, samples: np.ndarray, rate: int | None = None, *, tta: int | None = None, seed: int = 0
+    ) -> Prediction:
+        """Classifies one clip.
+
+        A short clip is padded with zeros at its end, as in training. A long one is cut into windows of
+        `clip_samples` that overlap by half, the last one flush with the end; their softmax outputs are
+        averaged.
+
+        Args:
+            samples: (samples,), floating point, full scale 1.
+            rate: Hz; None says that it is the front end's. Others are resampled.
+            tta: copies to average (`tinyasc.infer.tta`), each with equal weight; None or 1 is the plain clip.
+            seed: of the copies.
+
+        Raises:
+            InputError: no samples, several channels, integers, NaN or infinity, a rate or a count below 1.
+            ModelFileError: the model answers with NaN or infinity.
+        """
+        n = 1 if tta is None else tta
+        if n < 1 or seed < 0:
+            raise InputError(f"tta must be at least 1 and seed not negative, got {n} and {seed}")
+        samples = self._checked(np.asarray(samples), rate)
+        total, runs = np.zeros(len(self.labels)), 0
+        for copy in copies(samples, self.front_end, n, seed):
+            answers = [
+                self.classify(features(w, self.front_end)) for w in windows(copy, self.front_end.clip_samples)
+            ]
+            total += np.mean(answers, axis=0)
+            runs += len(answers)
+        return Prediction(self.labels, total / n, n, runs)
+
+    def classify(self, mel: np.ndarray) -> np.ndarray:
+        """Probabilities, (K,) float64, of one input of normalised features (n_mels, frames).
+
+        Raises:
+            ModelFileError: the model answers with NaN or infinity.
+        """
+        logits = self.backend.logits(mel)
+        if not np.isfinite(logits).all():
+            raise ModelFileError(
+                f"{self.where}: the model answers with NaN or infinity; its weights are damaged"
+            )
+        return softmax(logits, self.temperature)
+
+    def _checked(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise InputError(
+                f"predict wants one channel of floats, (samples,), got {samples.dtype} {samples.shape}"
+            )
+        if len(samples) == 0:
+            raise InputError("the clip holds no samples")
+        if not np.isfinite(samples).all():
+            raise InputError("the clip holds NaN or infinite samples")
+        if rate is not None and rate < 1:
+            raise InputError(f"the rate must be at least 1 Hz, got {rate}")
+        if rate is None or rate == self.front_end.sample_rate:
+            return samples
+        import soxr  # most callers come with the right rate already
+
+        return soxr.resample(samples, rate, self.front_end.sample_rate)
+
+
+def load(path: Path | str) -> Model:
+    """Reads a .tflite or .onnx file that `tinyasc compress` wrote.
+
+    Args:
+        path: the file; what it is is told by its content, then by its suffix.
+
+    Raises:
+        ModelFileError: missing, damaged, of another kind, or without a card.
+        TinyascError: its runtime is not installed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelFileError(f"{path}: cannot read this model file: {reason}") from None
+    # A runtime is imported when its kind of file comes: the other one may not even be installed.
+    if head[4:8] == TFLITE_IDENTIFIER:
+        from tinyasc.infer.backends.litert_backend import LiteRtBackend
+
+        return Model(LiteRtBackend(path), str(path))
+    if path.suffix == ".onnx":
+        from tinyasc.infer.backends.onnx_backend import OnnxBackend
+
+        return Model(OnnxBackend(path), str(path))
+    raise ModelFileError(
+        f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote"
+    )
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax over the last axis of logits / temperature, in float64."""
+    below = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    powers = np.exp(below / temperature)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def windows(samples: np.ndarray, clip_samples: int) -> Iterator[np.ndarray]:
+    """Cuts a (samples,) clip into windows that overlap by half, the last one flush with its end."""
+    last = len(samples) - clip_samples
+    if last <= 0:
+        yield fit_length(samples, clip_samples)
+        return
+    hop = max(1, clip_samples // 2)
+    for start in [*range(0, last, hop), last]:
+        yield samples[start : start + clip_samples]

@@ -1,0 +1,46 @@
+"""Model families by name. `build(family, n_classes, n_mels, **options)` makes one.
+
+A family declares what it can do: students are capturable into the deployed graph, teachers need not be. Adding a family
+to `FAMILIES` enrols it in the count, capture and export tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tinyasc.errors import InputError
+from tinyasc.models.atrous_cnn import AtrousCNN
+from tinyasc.models.sepconv_ca import SepConvCA
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: how it is built, and whether the deployed graph can hold it."""
+
+    build: Callable[..., nn.Module]
+    capturable: bool
+    source: str
+
+
+FAMILIES = {
+    "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019"),
+    "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022"),
+}
+
+
+def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Module:
+    """Builds a model that maps (batch, 1, n_mels, frames) to logits (batch, n_classes).
+
+    Raises:
+        InputError: an unknown family, or an option that the family does not have.
+    """
+    if family not in FAMILIES:
+        raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
+    try:
+        return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
+    except TypeError as error:
+        raise InputError(f"model family {family}: {str(error).split(') ')[-1]}; check the recipe's `model` part") from None

@@ -1,0 +1,123 @@
+"""The Lightning module: augmentation, cross-entropy or distillation loss, validation metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyasc import augment
+from tinyasc.evaluate import metrics
+from tinyasc.training.recipe import Recipe
+
+Batch = dict[str, Tensor]
+
+
+class Classifier(L.LightningModule):
+    """Trains a model by a recipe.
+
+    Args:
+        module: (batch, 1, bands, frames) -> logits (batch, K).
+        recipe: training, augmentation and distillation.
+        n_classes: K.
+        band_scale: (bands,) factor that normalised the dB features; a gain in dB is added in these units.
+        steps_per_epoch: for the learning rate schedule.
+    """
+
+    def __init__(
+        self, module: nn.Module, recipe: Recipe, *, n_classes: int, band_scale: Tensor, steps_per_epoch: int
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.recipe = recipe
+        self.n_classes, self.steps_per_epoch = n_classes, steps_per_epoch
+        self.register_buffer("band_scale", band_scale, persistent=False)
+        self._epoch_loss: list[Tensor] = []
+        self._answers: list[tuple[Tensor, Tensor]] = []
+        self.history: dict[str, float] = {}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; linear warm-up, then a cosine down to lr / 100 over the remaining epochs."""
+        settings = self.recipe.training
+        optimizer = torch.optim.AdamW(self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        warmup = settings.warmup_epochs * self.steps_per_epoch
+        total = settings.epochs * self.steps_per_epoch
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = (step - warmup) / max(1, total - warmup)
+            return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout from (seed, epoch, batch), so that a resumed run draws what an unbroken one draws."""
+        torch.manual_seed(self._seed(batch_idx))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one augmented batch."""
+        generator = torch.Generator().manual_seed(self._seed(batch_idx) + 1)
+        x, target, teacher = self.augmented(batch, generator)
+        loss = self.loss(self.module(x), target, teacher)
+        self._epoch_loss.append(loss.detach())
+        return loss
+
+    def augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features, soft targets (batch, K) and the teacher's probabilities (batch, K) after augmentation."""
+        settings, x = self.recipe.augment, batch["features"]
+        target = F.one_hot(batch["label"], self.n_classes).float()
+        teacher = None
+        if self.recipe.distill is not None:
+            teacher = (batch["teacher"] / self.recipe.distill.temperature).softmax(dim=1)
+        if settings.roll:
+            x = augment.roll_time(x, generator)
+        if settings.gain_db:
+            x = augment.gain(x, generator, max_db=settings.gain_db, band_scale=self.band_scale)  # pyright: ignore[reportArgumentType]
+        if settings.mixup_alpha:
+            partner, weight = augment.mixup_weights(len(x), generator, alpha=settings.mixup_alpha)
+            partner, weight = partner.to(x.device), weight.to(x.device)
+            mix = weight[:, None]
+            x = x * mix[:, :, None, None] + x[partner] * (1 - mix[:, :, None, None])
+            target = target * mix + target[partner] * (1 - mix)
+            teacher = None if teacher is None else teacher * mix + teacher[partner] * (1 - mix)
+        if settings.time_mask:
+            x = augment.mask_time(x, generator, width=settings.time_mask)
+        if settings.freq_mask:
+            x = augment.mask_frequency(x, generator, width=settings.freq_mask)
+        return x, target, teacher
+
+    def loss(self, logits: Tensor, target: Tensor, teacher: Tensor | None) -> Tensor:
+        """Cross-entropy, or with a teacher (1 - kd_lambda) * CE + kd_lambda * T^2 * KL, KL averaged over the batch."""
+        hard = F.cross_entropy(logits, target)
+        if teacher is None or self.recipe.distill is None:
+            return hard
+        t, share = self.recipe.distill.temperature, self.recipe.distill.kd_lambda
+        soft = F.kl_div((logits / t).log_softmax(dim=1), teacher, reduction="batchmean")
+        return (1 - share) * hard + share * t * t * soft
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps the answers of one clean batch."""
+        del batch_idx
+        self._answers.append((self.module(batch["features"]).softmax(dim=1), batch["label"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over the whole validation set."""
+        probabilities = torch.cat([p for p, _ in self._answers]).double().cpu().numpy()
+        labels = torch.cat([y for _, y in self._answers]).cpu().numpy()
+        self._answers.clear()
+        measured = metrics.evaluate(probabilities, np.asarray(labels))
+        self.log("val_log_loss", measured["log_loss"])
+        self.history = {"epoch": self.current_epoch, "val_accuracy": measured["accuracy"], "val_log_loss": measured["log_loss"]}
+        if self._epoch_loss:
+            self.history["train_loss"] = float(torch.stack(self._epoch_loss).mean())
+            self._epoch_loss.clear()
+
+    def _seed(self, batch_idx: int) -> int:
+        return (self.recipe.training.seed * 1_000_003 + self.current_epoch) * 1_000_003 + 2 * batch_idx

@@ -1,0 +1,142 @@
+"""From a recipe's data part to normalised features of training and validation clips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tinyasc.data import Clip, ClipTable, Split, load_table, split_table
+from tinyasc.data.cache import load_features
+from tinyasc.data.scenes import write_scenes
+from tinyasc.errors import InputError
+from tinyasc.frontend import FrontEnd, normalize
+from tinyasc.training.progress import progress
+from tinyasc.training.recipe import Data
+
+DEMO_ROOT = Path("demo-scenes")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Features (clips, bands, frames) float32 and class indices (clips,) of one set."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training and validation features, the labels, and the front end with its normalisation. Test clips are not read."""
+
+    train: Part
+    validation: Part
+    labels: tuple[str, ...]
+    front_end: FrontEnd
+    split: Split
+    synthetic: bool
+
+
+def open_data(data: Data) -> tuple[ClipTable, Split]:
+    """The clip table of a recipe's data part and its three sets; the demo set is generated when it is not there.
+
+    Raises:
+        InputError: no root given for a data set that has to be downloaded, or what `load_table` refuses.
+    """
+    root = data.root
+    if data.name == "demo":
+        root = root or str(DEMO_ROOT)
+        with progress("synthetic scenes") as report:
+            write_scenes(Path(root), progress=report)
+    if root is None:
+        raise InputError(f"data set {data.name}: where is it? name its folder with --root DIR")
+    table = load_table(data.name, root)
+    return table, split_table(table, test_fold=data.test_fold, validation_fold=data.validation_fold)
+
+
+def cache_folder() -> Path:
+    """Where features are cached: $TINYASC_CACHE, or .tinyasc/features in the current folder."""
+    return Path(os.environ.get("TINYASC_CACHE", ".tinyasc/features"))
+
+
+def prepare(data: Data, front_end: FrontEnd) -> Prepared:
+    """Features of the training and validation sets, normalised by the training set's mean and deviation per band.
+
+    Raises:
+        InputError: as `open_data` and `load_features`.
+    """
+    table, split = open_data(data)
+    clips = [*split.train, *split.validation]
+    with progress("features") as report:
+        mel = load_features(clips, front_end, cache_folder(), progress=report)
+    train = mel[: len(split.train)]
+    mean = train.mean(axis=(0, 2), dtype=np.float64)
+    deviation = train.std(axis=(0, 2), dtype=np.float64)
+    scale = 1 / np.maximum(deviation, 1e-3)
+    normalized = front_end.without_normalization().with_normalization(scale, -mean * scale)
+    mel = normalize(mel, normalized)
+    cut = len(split.train)
+    return Prepared(
+        Part(mel[:cut], class_indices(split.train, table.labels)),
+        Part(mel[cut:], class_indices(split.validation, table.labels)),
+        table.labels,
+        normalized,
+        split,
+        table.synthetic,
+    )
+
+
+def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
+    """(clips,) int64 positions of the clips' scenes among the labels."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[c.scene] for c in clips], np.int64)
+
+
+class BatchesByEpoch(Sampler[list[int]]):
+    """Batches of nearly equal size, shuffled by (seed, epoch) alone, so that a resumed run sees the same ones."""
+
+    def __init__(self, n: int, batch_size: int, seed: int | None) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+        self.batches = -(-n // batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.n)
+        if self.seed is not None:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        for batch in np.array_split(order, self.batches):
+            yield batch.tolist()
+
+
+class _Batches(Dataset[dict[str, Tensor]]):
+    """Whole batches by index lists: one gather instead of one call per clip."""
+
+    def __init__(self, part: Part, teacher: np.ndarray | None) -> None:
+        self.part, self.teacher = part, teacher
+
+    def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
+        batch = {
+            "features": torch.from_numpy(self.part.features[index][:, None]),
+            "label": torch.from_numpy(self.part.labels[index]),
+        }
+        if self.teacher is not None:
+            batch["teacher"] = torch.from_numpy(self.teacher[index])
+        return batch
+
+
+def loader(part: Part, batch_size: int, *, seed: int | None, teacher: np.ndarray | None = None) -> DataLoader[dict[str, Tensor]]:
+    """A loader of {"features": (batch, 1, bands, frames), "label": (batch,), "teacher": (batch, K)}; no seed: in order."""
+    sampler = BatchesByEpoch(len(part.labels), batch_size, seed)
+    return DataLoader(_Batches(part, teacher), sampler=sampler, batch_size=None)

@@ -1,0 +1,149 @@
+"""Trains a recipe in a run folder; killed and run again, it resumes at the last finished epoch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from tinyasc.errors import InputError
+from tinyasc.files import write_atomic
+from tinyasc.models import build
+from tinyasc.training.classifier import Classifier
+from tinyasc.training.features import Prepared, loader
+from tinyasc.training.progress import Report, progress
+from tinyasc.training.recipe import Recipe
+from tinyasc.training.run import Run, Trained
+
+
+def fit(recipe: Recipe, run: Run, data: Prepared, *, teacher: np.ndarray | None = None, title: str = "train") -> Trained:
+    """Trains, or resumes, or returns what is already trained.
+
+    Args:
+        recipe: resolved; written into the run folder.
+        run: the folder, which the caller holds locked.
+        data: features.
+        teacher: (training clips, K) logits of a teacher on the clean training clips, for distillation.
+        title: of the progress bar.
+
+    Raises:
+        InputError: the folder holds another recipe, or a damaged checkpoint.
+    """
+    if run.finished:
+        return run.load()
+    run.write_recipe(recipe)
+    settings = recipe.training
+    torch.manual_seed(settings.seed)
+    module = build(recipe.family, n_classes=len(data.labels), n_mels=data.front_end.n_mels, **recipe.model_options)
+    train = loader(data.train, settings.batch_size, seed=settings.seed, teacher=teacher)
+    classifier = Classifier(
+        module,
+        recipe,
+        n_classes=len(data.labels),
+        band_scale=torch.tensor(data.front_end.band_scale, dtype=torch.float32),
+        steps_per_epoch=len(train),
+    )
+    last = run.checkpoints / "last.ckpt"
+    resume = last if last.is_file() else None
+    journal_file = run.path / "metrics.jsonl"
+    with progress(title) as report, _quiet():
+        journal = _Journal(journal_file, report, settings.epochs)
+        keeper = ModelCheckpoint(
+            run.checkpoints, filename="best", monitor="val_log_loss", save_last=True, save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )  # fmt: skip
+        trainer = L.Trainer(
+            max_epochs=settings.epochs,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            deterministic="warn",
+            callbacks=[journal, keeper],
+        )
+        try:
+            trainer.fit(
+                classifier, train, loader(data.validation, settings.batch_size, seed=None), ckpt_path=resume, weights_only=True
+            )
+        except (RuntimeError, KeyError, EOFError) as error:
+            if resume is None or trainer.global_step:
+                raise
+            line = str(error).splitlines()[0]
+            raise InputError(f"{resume}: cannot resume from it ({line}); delete it to start again") from error
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+    chosen = run.checkpoints / ("best.ckpt" if settings.select == "best" else "last.ckpt")
+    state = torch.load(chosen, map_location="cpu", weights_only=True)
+    weights = {k.removeprefix("module."): v for k, v in state["state_dict"].items()}
+    validation = next(line for line in _lines(journal_file) if line["epoch"] == state["epoch"])
+    run.save(weights, recipe=recipe, labels=data.labels, front_end=data.front_end, validation=validation)
+    return run.load()
+
+
+class _Journal(Callback):
+    """Appends one JSON line per epoch, and moves the progress bar."""
+
+    def __init__(self, file: Path, report: Report, epochs: int) -> None:
+        self.file, self.report, self.epochs = file, report, epochs
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.started:
+            # Epochs after the checkpoint that is resumed from are trained again.
+            kept = [line for line in _lines(self.file) if line["epoch"] < trainer.current_epoch]
+            write_atomic(self.file, "".join(json.dumps(line) + "\n" for line in kept))
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        line = pl_module.history | {"seconds": round(time.monotonic() - self.started, 3)}
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        note = f"validation accuracy {line['val_accuracy']:.3f}, log loss {line['val_log_loss']:.3f}"
+        self.report(trainer.current_epoch + 1, self.epochs, note=note)
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    lines = []
+    for text in file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            # A kill can leave half a line at the end.
+            break
+    return lines
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Lightning's banners and advice off the user's screen."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def logits(trained: Trained, features: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Logits (clips, K) float32 of normalised features (clips, bands, frames)."""
+    out = []
+    with torch.inference_mode():
+        for start in range(0, len(features), batch_size):
+            out.append(trained.module(torch.from_numpy(features[start : start + batch_size][:, None])).numpy())
+    return np.concatenate(out)

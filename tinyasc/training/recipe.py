@@ -1,0 +1,218 @@
+"""Recipes: what is trained, on what, and how; read from YAML, checked, unknown keys refused with the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from tinyasc.errors import InputError
+from tinyasc.frontend import FrontEnd
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Part):
+    """Which clips: a data set's name, where it lies, and which folds are held out."""
+
+    name: str = "demo"
+    root: str | None = None
+    test_fold: int = 1
+    validation_fold: int | None = None
+
+
+class FrontEndPart(_Part):
+    """The front end, with the clip's length in seconds; see `tinyasc.frontend.FrontEnd`."""
+
+    sample_rate: int = Field(32000, gt=0)
+    clip_seconds: float = Field(5.0, gt=0)
+    n_fft: int = Field(2048, gt=0)
+    win_length: int | None = None
+    hop_length: int = Field(1024, gt=0)
+    window: Literal["hann", "hamming"] = "hann"
+    center: bool = False
+    n_mels: int = Field(64, gt=0)
+    fmin: float = Field(0.0, ge=0)
+    fmax: float | None = None
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+
+    def record(self) -> FrontEnd:
+        """The frozen record."""
+        values = self.model_dump(exclude={"clip_seconds", "win_length"})
+        samples = round(self.clip_seconds * self.sample_rate)
+        return FrontEnd(**values, clip_samples=samples, win_length=self.win_length or self.n_fft)
+
+
+class Training(_Part):
+    """Optimisation: AdamW, a linear warm-up and a cosine down to a hundredth of the learning rate."""
+
+    epochs: int = Field(100, gt=0)
+    batch_size: int = Field(32, gt=1)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    warmup_epochs: float = Field(0, ge=0)
+    select: Literal["best", "last"] = "best"
+    seed: int = Field(0, ge=0)
+
+
+class Augment(_Part):
+    """Random changes of training batches; see `tinyasc.augment`."""
+
+    roll: bool = False
+    gain_db: float = Field(0.0, ge=0)
+    time_mask: int = Field(0, ge=0)
+    freq_mask: int = Field(0, ge=0)
+    mixup_alpha: float = Field(0.0, ge=0)
+
+
+class Distill(_Part):
+    """Loss = (1 - kd_lambda) * cross-entropy + kd_lambda * T^2 * KL(teacher || student), KL summed over classes and averaged over the batch."""
+
+    temperature: float = Field(2.0, gt=0)
+    kd_lambda: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+
+class Recipe(_Part):
+    """One recipe. `front_end: null` and `data: null` in a student's recipe take the teacher's."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    data: Data | None = None
+    front_end: FrontEndPart | None = None
+    model: dict[str, Any]
+    training: Training = Training()
+    augment: Augment = Augment()
+    distill: Distill | None = None
+
+    @property
+    def family(self) -> str:
+        """The model family's name."""
+        return str(self.model["family"])
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """The family's own options."""
+        return {k: v for k, v in self.model.items() if k != "family"}
+
+    @pydantic.field_validator("model")
+    @classmethod
+    def _has_family(cls, model: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(model.get("family"), str):
+            raise ValueError("needs a `family`, for example `family: sepconv_ca`")
+        return model
+
+    def fingerprint(self) -> str:
+        """Eight characters that change when any part of the recipe changes."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every default filled in."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe from a file, or from those shipped with tinyasc ("students/sepconv_ca" or "configs/students/sepconv_ca.yaml").
+
+    Args:
+        path: a YAML file, or a shipped recipe's name.
+        overrides: "part.key=value", the value read as YAML: "training.lr=1e-3".
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key (the nearest name is given), a value out of range.
+    """
+    where, text = _read(path)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        raise InputError(f"{where}: not YAML{'' if line is None else f' at line {line + 1}'}; mend it and run again") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: a recipe is a YAML mapping with `name`, `model`, `training` and so on")
+    for override in overrides:
+        _override(values, override)
+    return check_recipe(values, where)
+
+
+def check_recipe(values: dict[str, Any], where: str) -> Recipe:
+    """Checks a recipe that was read. Raises InputError with the first fault."""
+    try:
+        return Recipe.model_validate(values)
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), _names(fault["loc"][:-1]), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(_names(fault['loc'][:-1]))}"
+            raise InputError(f"{where}: unknown key {key!r}{hint}") from None
+        got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
+        raise InputError(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}{got}") from None
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with tinyasc."""
+    root = _configs()
+    return sorted(p.relative_to(root).with_suffix("").as_posix() for kind in ("teachers", "students") for p in (root / kind).glob("*.yaml"))
+
+
+def _configs() -> Path:
+    # An installed wheel holds them inside the package, a checkout beside it.
+    inside = Path(str(resources.files("tinyasc"))) / "configs"
+    return inside if inside.is_dir() else inside.parent.parent / "configs"
+
+
+def _read(path: str | Path) -> tuple[str, str]:
+    file = Path(path)
+    if not file.is_file():
+        shipped = _configs() / f"{str(path).removeprefix('configs/').removesuffix('.yaml')}.yaml"
+        if not shipped.is_file():
+            raise InputError(f"{path}: no such recipe; a file, or one of: {', '.join(shipped_recipes())}")
+        file = shipped
+    try:
+        return str(path), file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a recipe ({type(error).__name__})") from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override}: write it as part.key=value, for example training.epochs=20")
+    *parts, last = key.split(".")
+    for part in parts:
+        if values.get(part) is None:
+            values[part] = {}
+        values = values[part]
+        if not isinstance(values, dict):
+            raise InputError(f"--set {override}: {part!r} has no keys of its own")
+    try:
+        values[last] = _scalar(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: the value is not YAML") from None
+
+
+def _scalar(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3 as a string.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _names(location: Sequence[Any]) -> list[str]:
+    part: Any = Recipe
+    for key in location:
+        annotation = part.model_fields[str(key)].annotation
+        part = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, _Part)), part)
+    return list(part.model_fields)

@@ -1,0 +1,155 @@
+"""A run is a folder: resolved recipe, metrics, checkpoints, weights. Every file is written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from tinyasc.errors import InputError
+from tinyasc.files import write_atomic
+from tinyasc.frontend import FrontEnd
+from tinyasc.models import build
+from tinyasc.training.recipe import Recipe, check_recipe
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model with what is needed to use it. `module` is in evaluation mode."""
+
+    module: nn.Module
+    labels: tuple[str, ...]
+    front_end: FrontEnd
+    recipe: Recipe
+    validation: dict[str, float]
+    path: Path
+
+
+class Run:
+    """One run folder.
+
+    Args:
+        path: the folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended and the weights are there."""
+        return (self.path / "model.json").is_file()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of Lightning's checkpoints."""
+        return self.path / "checkpoints"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder against a second process.
+
+        Raises:
+            InputError: another process works in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path}: another process works in this run; wait for it or end it") from None
+            yield
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Writes the resolved recipe, or checks that the one that is there is the same.
+
+        Raises:
+            InputError: the folder holds a run of another recipe.
+        """
+        file = self.path / "recipe.yaml"
+        if file.exists():
+            if file.read_text(encoding="utf-8") != recipe.to_yaml():
+                raise InputError(f"{self.path}: holds a run of another recipe; name another folder with --run")
+            return
+        write_atomic(file, recipe.to_yaml())
+
+    def save(
+        self,
+        state: dict[str, Tensor],
+        *,
+        recipe: Recipe,
+        labels: tuple[str, ...],
+        front_end: FrontEnd,
+        validation: dict[str, float],
+    ) -> None:
+        """Writes the weights, then the record that marks the run as finished."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors))
+        record = {
+            "labels": list(labels),
+            "front_end": front_end.to_dict(),
+            "recipe": recipe.model_dump(mode="json"),
+            "validation": validation,
+        }
+        write_atomic(self.path / "model.json", json.dumps(record, indent=1))
+
+    def load(self) -> Trained:
+        """Loads the trained model.
+
+        Raises:
+            InputError: the run is not finished, or its files are damaged.
+        """
+        record = self.record()
+        recipe = check_recipe(record["recipe"], str(self.path / "model.json"))
+        front_end = FrontEnd.from_dict(record["front_end"], str(self.path / "model.json"))
+        labels = tuple(record["labels"])
+        module = build(recipe.family, n_classes=len(labels), n_mels=front_end.n_mels, **recipe.model_options)
+        file = self.path / "model.safetensors"
+        try:
+            module.load_state_dict(safetensors.torch.load_file(file))
+        except Exception as error:
+            line = str(error).splitlines()[0]
+            raise InputError(f"{file}: its weights cannot be loaded ({line}); train again") from None
+        return Trained(module.eval(), labels, front_end, recipe, record["validation"], self.path)
+
+    def record(self) -> dict[str, Any]:
+        """What `save` wrote beside the weights."""
+        file = self.path / "model.json"
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if not {"labels", "front_end", "recipe", "validation"} <= set(record):
+                raise ValueError("a part is missing")
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no finished training here; run `tinyasc train` again, it resumes") from None
+        except ValueError as error:
+            raise InputError(f"{file}: damaged ({error}); train again") from None
+        return record
+
+
+def newest_teacher(folder: Path) -> Run:
+    """The finished training run in `folder`/runs that ended last and is no compressed student.
+
+    Raises:
+        InputError: there is none.
+    """
+    records = sorted((folder / RUNS).glob("*/model.json"), key=lambda p: p.stat().st_mtime)
+    runs = [Run(p.parent) for p in records if not (p.parent / "plan.json").exists()]
+    if not runs:
+        raise InputError(f"no finished training run in {folder / RUNS}; run `tinyasc train` first, or name one with --teacher")
+    return runs[-1]
+
+
+def relative(path: Path) -> Path:
+    """The path as a reader in the current folder would type it."""
+    shown = Path(os.path.relpath(path))
+    return path if str(shown).startswith("..") else shown
