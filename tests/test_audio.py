@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from tinyasc.audio import AudioInfo, read_audio, read_info
 from tinyasc.errors import InputError
 

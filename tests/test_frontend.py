@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features, fit_length, log_mel, mel_filterbank, normalize
 
@@ -89,9 +90,7 @@ def test_a_tone_peaks_in_its_band(mel_scale, hz):
 
 def test_twice_the_amplitude_is_6_db_more(rng):
     samples = rng.standard_normal(BASE.clip_samples)
-    np.testing.assert_allclose(
-        log_mel(2 * samples, BASE) - log_mel(samples, BASE), 20 * np.log10(2), atol=1e-4
-    )
+    np.testing.assert_allclose(log_mel(2 * samples, BASE) - log_mel(samples, BASE), 20 * np.log10(2), atol=1e-4)
 
 
 def test_silence_is_the_floor():
@@ -116,9 +115,7 @@ def test_band_normalization(rng):
     samples = rng.standard_normal(BASE.clip_samples)
     mel = log_mel(samples, front_end)
     np.testing.assert_array_equal(mel, log_mel(samples, BASE))
-    np.testing.assert_allclose(
-        features(samples, front_end), mel * scale[:, None] + offset[:, None], atol=1e-3
-    )
+    np.testing.assert_allclose(features(samples, front_end), mel * scale[:, None] + offset[:, None], atol=1e-3)
     assert features(samples, front_end).dtype == np.float32
     assert front_end.without_normalization() == BASE
 
@@ -176,9 +173,7 @@ def test_samples_of_the_wrong_shape_are_refused():
         log_mel(np.zeros(BASE.n_fft - 1), BASE)
 
 
-@pytest.mark.parametrize(
-    "front_end", [*RECORDS, BASE.with_normalization(np.ones(64), np.arange(64) / 3)], ids=changes
-)
+@pytest.mark.parametrize("front_end", [*RECORDS, BASE.with_normalization(np.ones(64), np.arange(64) / 3)], ids=changes)
 def test_the_record_survives_json(front_end):
     values = json.loads(json.dumps(front_end.to_dict()))
     again = FrontEnd.from_dict(values)

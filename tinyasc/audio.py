@@ -62,9 +62,7 @@ def read_audio(path: str | Path, sample_rate: int) -> np.ndarray:
     samples, file_rate = _decode(path)
     _refuse_non_finite(path, samples, file_rate)
     # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
-    mono = (
-        samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-    )
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
     if file_rate != sample_rate:
         mono = _resample(path, mono, file_rate, sample_rate)
     return np.ascontiguousarray(mono)
@@ -86,13 +84,9 @@ def _decode(path: str | Path) -> tuple[np.ndarray, int]:
         try:
             samples = sound.read(dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            raise InputError(
-                f"{path}: damaged or cut off ({_reason(error)}); copy or convert it again"
-            ) from None
+            raise InputError(f"{path}: damaged or cut off ({_reason(error)}); copy or convert it again") from None
         except (MemoryError, ValueError):
-            raise InputError(
-                f"{path}: {sound.frames} frames do not fit in memory; cut it into shorter files"
-            ) from None
+            raise InputError(f"{path}: {sound.frames} frames do not fit in memory; cut it into shorter files") from None
         if len(samples) == 0:
             raise InputError(f"{path}: holds no samples; record or export it again")
         if len(samples) < sound.frames:
@@ -185,9 +179,7 @@ def _resample(path: str | Path, mono: np.ndarray, from_rate: int, to_rate: int) 
     try:
         return soxr.resample(mono, from_rate, to_rate, quality="HQ")
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise InputError(
-            f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})"
-        ) from None
+        raise InputError(f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})") from None
 
 
 def _reason(error: BaseException) -> str:

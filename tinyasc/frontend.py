@@ -66,13 +66,25 @@ class FrontEnd:
             (self.hop_length > 0, "hop_length must be positive", self.hop_length),
             (self.clip_samples >= self.n_fft, "clip_samples must hold one FFT", self.clip_samples),
             (self.n_mels > 0, "n_mels must be positive", self.n_mels),
-            (0 <= self.fmin < (self.fmax or nyquist) <= nyquist, "need 0 <= fmin < fmax <= rate/2", (self.fmin, self.fmax)),
+            (
+                0 <= self.fmin < (self.fmax or nyquist) <= nyquist,
+                "need 0 <= fmin < fmax <= rate/2",
+                (self.fmin, self.fmax),
+            ),
             (self.window in WINDOWS, f"window must be one of {WINDOWS}", self.window),
             (self.mel_scale in MEL_SCALES, f"mel_scale must be one of {MEL_SCALES}", self.mel_scale),
             (self.arithmetic in ARITHMETICS, f"arithmetic must be one of {ARITHMETICS}", self.arithmetic),
             (self.amin > 0, "amin must be positive", self.amin),
-            (len(self.band_scale) in (0, self.n_mels), "band_scale must have n_mels values", len(self.band_scale)),
-            (len(self.band_offset) in (0, self.n_mels), "band_offset must have n_mels values", len(self.band_offset)),
+            (
+                len(self.band_scale) in (0, self.n_mels),
+                "band_scale must have n_mels values",
+                len(self.band_scale),
+            ),
+            (
+                len(self.band_offset) in (0, self.n_mels),
+                "band_offset must have n_mels values",
+                len(self.band_offset),
+            ),
         )
         for holds, rule, value in rules:
             if not holds:
@@ -98,9 +110,12 @@ class FrontEnd:
         names = {f.name for f in dataclasses.fields(cls)}
         if set(values) != names:
             odd = sorted(set(values) ^ names)
-            raise ModelFileError(f"{where}: front-end field {odd[0]!r} is unknown or missing; it needs another tinyasc version")
+            raise ModelFileError(
+                f"{where}: front-end field {odd[0]!r} is unknown or missing; it needs another tinyasc version"
+            )
         try:
-            return cls(**{k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()})
+            plain: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**plain)
         except (TypeError, ValueError, InputError) as error:
             raise ModelFileError(f"{where}: its front-end record cannot be used: {error}") from None
 

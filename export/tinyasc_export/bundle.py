@@ -54,14 +54,18 @@ class Bundle:
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
-            raise ModelFileError(f"{where}: its tinyasc metadata is damaged (not JSON); export the model again") from None
+            raise ModelFileError(
+                f"{where}: its tinyasc metadata is damaged (not JSON); export the model again"
+            ) from None
         if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION:
             raise ModelFileError(
-                f"{where}: its tinyasc metadata is not of format {FORMAT_VERSION}; export the model again with this version"
+                f"{where}: its tinyasc metadata is not of format {FORMAT_VERSION}; export it again with this version"
             )
         labels, front_end, card = content.get("labels"), content.get("front_end"), content.get("card")
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
             raise ModelFileError(f"{where}: its tinyasc metadata holds no list of labels; export the model again")
         if not isinstance(front_end, dict) or not isinstance(card, dict):
-            raise ModelFileError(f"{where}: its tinyasc metadata lacks the front end or the card; export the model again")
+            raise ModelFileError(
+                f"{where}: its tinyasc metadata lacks the front end or the card; export the model again"
+            )
         return cls(tuple(labels), front_end, card)

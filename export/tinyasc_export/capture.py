@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx.node import map_arg
 
 from tinyasc_export.errors import CaptureError
 from tinyasc_export.graph import Graph, Tensor
@@ -94,7 +95,16 @@ class _Capture:
             "aten.reshape": self.reshape,
         }
         # What evaluation mode makes an identity.
-        for name in ("dropout", "dropout_", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias"):
+        for name in (
+            "dropout",
+            "dropout_",
+            "feature_dropout",
+            "alpha_dropout",
+            "contiguous",
+            "clone",
+            "detach",
+            "alias",
+        ):
             self.handlers[f"aten.{name}"] = lambda x, *args, **kwargs: x
 
     def run(self) -> Graph:
@@ -123,10 +133,10 @@ class _Capture:
     def call(self, node: torch.fx.Node) -> Any:
         stack = node.meta.get("nn_module_stack") or {}
         self.module = list(stack.values())[-1][0].removeprefix("L['self'].") if stack else ""
-        args = torch.fx.node.map_arg(node.args, lambda n: self.values[n.name])
-        kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: self.values[n.name])
+        args: Any = map_arg(node.args, lambda n: self.values[n.name])
+        kwargs: Any = map_arg(node.kwargs, lambda n: self.values[n.name])
         if node.target is operator.getitem:
-            return args[0][args[1]]  # pyright: ignore[reportIndexIssue, reportArgumentType]
+            return args[0][args[1]]
         name = str(node.target).rsplit(".", 1)[0] if str(node.target).count(".") > 1 else str(node.target)
         if name not in self.handlers:
             raise self.refuse(f"operator {name} is not one that the deployed graph has")
@@ -136,7 +146,9 @@ class _Capture:
             raise self.refuse(f"operator {name} is used with arguments that are not supported ({error})") from error
 
     def refuse(self, why: str) -> CaptureError:
-        return CaptureError(f"module {self.module or '(top level)'}: {why}; rewrite that module, or keep it out of the student")
+        return CaptureError(
+            f"module {self.module or '(top level)'}: {why}; rewrite that module, or keep it out of the student"
+        )
 
     def finish(self, outputs: Any) -> None:
         if len(outputs) != 1 or not isinstance(value := self.values[outputs[0].name], _Value):
@@ -212,7 +224,9 @@ class _Capture:
         elif in_group == 1 and out_channels == groups:
             kind, packed = "depthwise_conv2d", weight.transpose(1, 2, 3, 0)
         else:
-            raise self.refuse(f"a convolution with {groups} groups of {in_group} channels; only dense and depthwise are deployed")
+            raise self.refuse(
+                f"a convolution with {groups} groups of {in_group} channels; only dense and depthwise are deployed"
+            )
         inputs = [x.name, self.graph.add_constant("w", np.ascontiguousarray(packed))]
         if bias is not None:
             inputs.append(self.graph.add_constant("b", bias))
@@ -306,7 +320,13 @@ class _Capture:
         return _Value(self.op(kind, [x.name], kernel=size, stride=step, padding=(p[0], p[0], p[1], p[1])), NCHW)
 
     def max_pool2d(
-        self, x: _Value, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+        self,
+        x: _Value,
+        kernel: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
     ) -> _Value:
         if _pair(dilation) != (1, 1) or ceil_mode or _pair(padding) != (0, 0):
             raise self.refuse("a max pool with padding, dilation or ceil_mode")

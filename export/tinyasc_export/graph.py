@@ -4,8 +4,9 @@ Everything that is counted, written or run is this graph. Feature maps are (N, H
 vectors are (N, C). Convolution weights are (out, kernel_h, kernel_w, in), depthwise weights (1, kernel_h, kernel_w, C),
 fully connected weights (out, in). A tensor with `data` is a constant.
 
-A quantised tensor holds integers q with real value `scale * (q - zero_point)`; weights carry one scale per output channel
-along `axis`, activations one scale. An operator may carry `activation: "relu"`, which it applies to its own result.
+A quantised tensor holds integers q with real value `scale * (q - zero_point)`; weights carry one scale per output
+channel along `axis`, activations one scale. An operator may carry
+`activation: "relu"`, which it applies to its own result.
 """
 
 from __future__ import annotations
@@ -186,13 +187,17 @@ class Graph:
         lines = [f"input  {_describe(self.tensors[self.input])}"]
         for op in self.ops:
             attrs = " ".join(f"{k}={v}" for k, v in op.attrs.items())
-            lines.append(f"{_describe(self.tensors[op.output])} = {op.kind}({', '.join(op.inputs)}) {attrs}  # {op.module}")
+            lines.append(
+                f"{_describe(self.tensors[op.output])} = {op.kind}({', '.join(op.inputs)}) {attrs}  # {op.module}"
+            )
         lines.append(f"output {self.output}")
         return "\n".join(lines)
 
 
 def _describe(t: Tensor) -> str:
-    quantized = "" if t.scale is None or t.zero_point is None else f" @{t.scale.flat[0]:.4g}{int(t.zero_point.flat[0]):+d}"
+    quantized = (
+        "" if t.scale is None or t.zero_point is None else f" @{t.scale.flat[0]:.4g}{int(t.zero_point.flat[0]):+d}"
+    )
     return f"{t.name}:{t.dtype}{list(t.shape)}{quantized}"
 
 
@@ -236,7 +241,7 @@ def infer_shape(op: Op, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
         rest = {s[:axis] + s[axis + 1 :] for s in shapes}
         if len(rest) != 1:
             raise GraphError(f"{where}: shapes {shapes} differ beside axis {axis}")
-        return x[:axis] + (sum(s[axis] for s in shapes),) + x[axis + 1 :]
+        return (*x[:axis], sum(s[axis] for s in shapes), *x[axis + 1 :])
     if op.kind == "slice":
         ends = [b + n for b, n in zip(attrs["begin"], attrs["size"], strict=True)]
         if any(end > s for end, s in zip(ends, x, strict=True)):
@@ -249,7 +254,9 @@ def infer_shape(op: Op, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     return x
 
 
-def _window(x: tuple[int, ...], kernel: Iterable[int], attrs: dict[str, Any], dilation: tuple[int, int]) -> tuple[int, int]:
+def _window(
+    x: tuple[int, ...], kernel: Iterable[int], attrs: dict[str, Any], dilation: tuple[int, int]
+) -> tuple[int, int]:
     kh, kw = kernel
     top, bottom, left, right = attrs["padding"]
     h = window_size(x[1] + top + bottom, kh, attrs["stride"][0], dilation[0])

@@ -1,8 +1,8 @@
 """Exact rewrites of the float graph, done once, before quantisation.
 
-Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights before them, the input's norm
-into the front end, parallel depthwise branches into one, a one-channel 1x1 into the depthwise after it, ReLUs into the
-operator before them. Padding that no deployed kernel knows becomes a pad operator, so that its memory is counted.
+Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights before them, the input's
+norm into the front end, parallel depthwise branches into one, a one-channel 1x1 into the depthwise after it, ReLUs
+into the operator before them. Padding that no deployed kernel knows becomes a pad operator, so that its memory is counted.
 """
 
 from __future__ import annotations
@@ -109,14 +109,18 @@ def merge_pointwise(graph: Graph) -> bool:
             depthwise = _data(graph, reader.inputs[1])
             weight = (depthwise * pointwise).transpose(3, 1, 2, 0)
             reader.kind = "conv2d"
-            reader.inputs = [op.inputs[0], graph.add_constant("w", np.ascontiguousarray(weight)), *reader.inputs[2:]]
+            reader.inputs = [
+                op.inputs[0],
+                graph.add_constant("w", np.ascontiguousarray(weight)),
+                *reader.inputs[2:],
+            ]
         graph.ops.remove(op)
         return True
     return False
 
 
 def merge_parallel_depthwise(graph: Graph) -> bool:
-    """Merges the sum of two convolutions of one input (both depthwise, or both dense) into one with the taps of both."""
+    """Merges the sum of two convolutions of one input (both depthwise, or both dense) into one with all their taps."""
     for op in graph.ops:
         if op.kind != "add":
             continue
@@ -182,7 +186,7 @@ def make_padding_explicit(graph: Graph) -> None:
 
 
 def padding_name(graph: Graph, op: Op) -> str | None:
-    """"VALID" or "SAME" when the operator's padding is exactly that in TFLite, else None."""
+    """TFLite's name for the operator's padding, "VALID" or "SAME"; None when it is exactly neither."""
     pads = op.attrs["padding"]
     if not any(pads):
         return "VALID"

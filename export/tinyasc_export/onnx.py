@@ -273,9 +273,7 @@ def _pad(writer: _Writer, op: Op, name: str, output: str) -> str:
     return writer.node("Pad", [x, pads], output, name)
 
 
-def _with_zeros(
-    writer: _Writer, op: Op, x: str, axis: int, amounts: tuple[int, int], output: str, name: str
-) -> str:
+def _with_zeros(writer: _Writer, op: Op, x: str, axis: int, amounts: tuple[int, int], output: str, name: str) -> str:
     """Joins zeros before and after `x` along axis 2 (rows) or 3 (columns), of which rows come first."""
     shape = list(_nchw(writer.graph.tensors[op.inputs[0]].shape))
     if axis == 3:

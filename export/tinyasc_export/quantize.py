@@ -1,8 +1,8 @@
 """Post-training quantisation of the lowered graph: calibration on real features, then int8 integers.
 
-Weights are symmetric with one scale per output channel, activations asymmetric with one scale, biases int32 at the product of both
-scales: the scheme of TensorFlow Lite's 8-bit specification. Ranges are the true minimum and maximum over all
-calibration clips, never averaged over them: averages clip the loud ones.
+Weights are symmetric with one scale per output channel, activations asymmetric with one scale, biases int32 at
+the product of both scales: the scheme of TensorFlow Lite's 8-bit specification. Ranges are the true
+minimum and maximum over all calibration clips, never averaged over them: averages clip the loud ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ SIGMOID_SCALE, SIGMOID_ZERO_POINT = 1 / 256, -128
 
 
 def calibrate(
-    graph: Graph, features: np.ndarray, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
+    graph: Graph,
+    features: np.ndarray,
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Ranges:
     """Smallest and largest value of every activation over the calibration clips.
 
@@ -46,7 +50,9 @@ def calibrate(
         for name, values in reference.run_all(graph, features[start : start + batch_size]).items():
             low, high = float(values.min()), float(values.max())
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise GraphError(f"activation {name} is not finite on calibration clips {start} to {start + batch_size}")
+                raise GraphError(
+                    f"activation {name} is not finite on calibration clips {start} to {start + batch_size}"
+                )
             old = ranges.get(name, (low, high))
             ranges[name] = (min(low, old[0]), max(high, old[1]))
         if progress:

@@ -1,14 +1,12 @@
 """The numpy reference: what a deployed graph computes, one small function per operator.
 
-This file is the specification for graphs in floating point. Arithmetic runs in the type of the input, so that
-a float32 graph can be run in float64 by feeding it float64 features. The graph is declared for one clip; here
+This file is the specification for graphs in floating point; `reference_int8` holds the integer kernels, and
+`run` picks by the type of the graph's input. Float arithmetic runs in the type of the input, so that a
+float32 graph can be run in float64 by feeding it float64 features. The graph is declared for one clip; here
 the batch (axis 0) may be longer, which is how many clips are calibrated at once.
 
 Two rules follow TensorFlow Lite and not PyTorch: max pooling and average pooling ignore padding (an average
 divides by the taps that lie inside the map), and a window that padding lets hang over the end reads zeros.
-
-Integer graphs have kernels of their own (`reference_int8`), with the same call: `kernel(op, inputs) ->
-output`.
 """
 
 from __future__ import annotations
@@ -27,15 +25,15 @@ def run(graph: Graph, x: np.ndarray) -> np.ndarray:
     """Runs the graph on a batch of feature maps.
 
     Args:
-        graph: a graph in floating point.
-        x: (N, H, W, C), float32 or float64, N >= 1; the rest as the graph's input.
+        graph: in floating point, or int8 throughout (then in the `tflite` rounding).
+        x: (N, H, W, C), float32 or float64 for a float graph, int8 for an int8 one; N >= 1, the rest as the
+            graph's input.
 
     Returns:
         The graph's output with N in place of its batch of one, in the type of `x`.
 
     Raises:
-        GraphError: `x` has another shape or type than the graph's input, or the graph is not in floating
-            point.
+        GraphError: `x` has another shape or type than the graph wants, or the graph mixes types.
     """
     return run_all(graph, x)[graph.output]
 
@@ -44,7 +42,7 @@ def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     """Runs the graph and keeps every activation, for calibration and for finding where two runtimes part.
 
     Args:
-        graph: a graph in floating point.
+        graph: as in `run`.
         x: (N, H, W, C), as in `run`.
 
     Returns:
@@ -55,17 +53,17 @@ def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     """
     declared = graph.tensors[graph.input]
     if x.ndim != len(declared.shape) or x.shape[1:] != declared.shape[1:] or x.shape[0] < 1:
-        raise GraphError(
-            f"the input is {x.shape}, the graph wants (N, {', '.join(map(str, declared.shape[1:]))})"
-        )
+        raise GraphError(f"the input is {x.shape}, the graph wants (N, {', '.join(map(str, declared.shape[1:]))})")
+    if declared.dtype == "int8":
+        from tinyasc_export import reference_int8  # it builds on this module
+
+        return reference_int8.run_all(graph, x)
     if x.dtype not in (np.float32, np.float64):
         raise GraphError(f"the input is {x.dtype}, the float reference wants float32 or float64")
     constants: dict[str, np.ndarray] = {}
     for t in graph.constants():
         if t.data is None or t.quantized or t.data.dtype.kind != "f":
-            raise GraphError(
-                f"tensor {t.name} is {t.dtype}; the float reference runs graphs in floating point only"
-            )
+            raise GraphError(f"tensor {t.name} is {t.dtype}; a float graph is float throughout")
         constants[t.name] = t.data.astype(x.dtype)
     values = {graph.input: x}
     for op in graph.ops:
@@ -75,9 +73,7 @@ def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     return values
 
 
-def taps(
-    x: np.ndarray, kernel: tuple[int, int], op: Op, fill: float = 0
-) -> list[tuple[tuple[int, int], np.ndarray]]:
+def taps(x: np.ndarray, kernel: tuple[int, int], op: Op, fill: float = 0) -> list[tuple[tuple[int, int], np.ndarray]]:
     """What each tap of a sliding window reads, for all window positions at once.
 
     Args:

@@ -1,7 +1,7 @@
-"""The numpy reference for int8 graphs, in the `tflite` rounding: bit for bit what TensorFlow Lite Micro answers.
+"""The numpy reference for int8 graphs in the `tflite` rounding: bit for bit TensorFlow Lite Micro's answers.
 
-Sums of integer products are taken by the float reference in float64, which holds them exactly (they stay far below 2^53)
-and is fast. What is integer about an operator is how its sum is brought to the output's scale.
+Sums of integer products are taken by the float reference in float64, which holds them exactly (they stay far
+below 2^53) and is fast. What is integer about an operator is how its sum is brought to the output's scale.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from tinyasc_export import reference, rounding
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import Graph, Op, Tensor
 
-# A kernel gets the operator, its tensors' descriptions (inputs, then output) and its inputs' integers in int64.
+# A kernel gets the operator, its tensors' descriptions (inputs, then output) and its inputs' integers in
+# int64.
 Kernel = Callable[[Op, list[Tensor], list[np.ndarray]], np.ndarray]
 
 
@@ -32,13 +33,13 @@ def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
         GraphError: a graph or an input of another type.
     """
     if x.dtype != np.int8 or graph.tensors[graph.input].dtype != "int8":
-        raise GraphError(f"the input is {x.dtype}, the graph's is {graph.tensors[graph.input].dtype}; both must be int8")
+        raise GraphError(
+            f"the input is {x.dtype}, the graph's is {graph.tensors[graph.input].dtype}; both must be int8"
+        )
     values = {graph.input: x}
     for op in graph.ops:
         tensors = [graph.tensors[name] for name in [*op.inputs, op.output]]
-        inputs = [
-            np.asarray(values[t.name] if t.data is None else t.data, np.int64) for t in tensors[: len(op.inputs)]
-        ]
+        inputs = [np.asarray(values[t.name] if t.data is None else t.data, np.int64) for t in tensors[: len(op.inputs)]]
         y = KERNELS[op.kind](op, tensors, inputs)
         low = zero(tensors[-1]) if op.attrs.get("activation") == "relu" else -128
         values[op.output] = np.clip(y, low, 127).astype(np.int8)
@@ -66,11 +67,7 @@ def _weighted(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.nda
     x, w, y = tensors[0], tensors[1], tensors[-1]
     shifted = [(inputs[0] - zero(x)).astype(np.float64), *(i.astype(np.float64) for i in inputs[1:])]
     total = np.rint(reference.KERNELS[op.kind](op, shifted)).astype(np.int64)
-    if op.kind == "fully_connected" and factor(w).size == 1:
-        # TFLite multiplies these two scales in single precision, per-channel ones in double.
-        pairs = [rounding.quantize_multiplier(float(factor(x)[0] * factor(w)[0]) / single(y))]
-    else:
-        pairs = [rounding.quantize_multiplier(single(x) * float(s) / single(y)) for s in factor(w)]
+    pairs = [rounding.quantize_multiplier(single(x) * float(s) / single(y)) for s in factor(w)]
     multiplier, shift = np.array(pairs, np.int64).T
     return rounding.scale(total, multiplier, shift) + zero(y)
 
@@ -130,7 +127,7 @@ def _moved(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarra
 
 def _relu(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
     x, y = tensors
-    multiplier, shift = rounding.quantize_multiplier(float(factor(x)[0] / factor(y)[0]))
+    multiplier, shift = rounding.quantize_multiplier(single(x) / single(y))
     return np.maximum(rounding.scale(inputs[0] - zero(x), multiplier, shift) + zero(y), zero(y))
 
 
@@ -149,19 +146,16 @@ def _sigmoid(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndar
 
 def _hardswish(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
     x, y = tensors
-    fine = np.float32(1 / 128) * factor(x)[0]
-    out_multiplier, out_shift = rounding.quantize_multiplier(float(fine / factor(y)[0]))
-    gate_multiplier, gate_shift = rounding.quantize_multiplier(float(fine / np.float32(3 / 32768)))
+    fine = single(x) / 128
+    out_multiplier, out_shift = rounding.quantize_multiplier(fine / single(y))
+    gate_multiplier, gate_shift = rounding.quantize_multiplier(fine / float(np.float32(3 / 32768)))
     value = (inputs[0] - zero(x)) << 7
     before_shift = rounding.high_mul(value, _to_16_bits(out_multiplier), 16)
     gate = value
     if gate_shift > 0:
         gate = rounding.saturate(gate << (gate_shift - 1), 16)
     gate = rounding.high_mul(gate, _to_16_bits(gate_multiplier), 16)
-    if gate_shift > 0:
-        gate = rounding.saturate(gate << 1, 16)
-    else:
-        gate = rounding.shift_down(gate, -gate_shift)
+    gate = rounding.saturate(gate << 1, 16) if gate_shift > 0 else rounding.shift_down(gate, -gate_shift)
     gate = (gate + (1 << 15)) >> 1
     product = rounding.divide_toward_zero(gate * before_shift, 1 << 15)
     return rounding.shift_down(product, -out_shift) + zero(y)

@@ -1,8 +1,9 @@
 """Fixed-point arithmetic as TensorFlow Lite Micro does it: the `tflite` rounding, on whole arrays.
 
-A real factor becomes a 32-bit multiplier and a power of two; a product is rounded twice, once when the high half of the
-product is taken and once when it is shifted down. Sources: tensorflow/lite/kernels/internal/common.h, quantization_util.cc
-and gemmlowp/fixedpoint. All values are held in int64, which no intermediate of an int32 computation leaves.
+A real factor becomes a 32-bit multiplier and a power of two; a product is rounded twice, once when the high
+half of the product is taken and once when it is shifted down. Sources:
+tensorflow/lite/kernels/internal/common.h, quantization_util.cc and gemmlowp/fixedpoint. All values are held
+in int64, which no intermediate of an int32 computation leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ INT32_MIN = -(1 << 31)
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
-    """A real factor as (multiplier, shift) with real = multiplier * 2^(shift - 31), multiplier in [2^30, 2^31)."""
+    """A real factor as (multiplier, shift): real = multiplier * 2^(shift - 31), multiplier of 31 bits."""
     if real == 0:
         return 0, 0
     fraction, shift = math.frexp(real)
@@ -28,7 +29,7 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
 def round_half_away(x: float) -> int:
     """C's round: halves away from zero, where Python's goes to even."""
-    return int(math.floor(abs(x) + 0.5)) * (-1 if x < 0 else 1)
+    return math.floor(abs(x) + 0.5) * (-1 if x < 0 else 1)
 
 
 def divide_toward_zero(x: np.ndarray, by: np.ndarray | int) -> np.ndarray:
@@ -62,7 +63,7 @@ def saturate(x: np.ndarray, bits: int) -> np.ndarray:
 
 
 def logistic(x: np.ndarray) -> np.ndarray:
-    """gemmlowp's logistic: input with 4 integer bits (Q4.27), output Q0.31."""
+    """Gemmlowp's logistic: input with 4 integer bits (Q4.27), output Q0.31."""
     positive = _logistic_on_positive(np.abs(x))
     result = np.where(x > 0, positive, INT32_MAX - positive)
     return np.where(x == 0, 1 << 30, result)

@@ -251,9 +251,7 @@ class _Writer:
             inputs.append(self._zero_bias(op))  # LiteRT refuses convolutions without a bias
         entry.inputs = _int32(inputs + [self._operand(values) for values in operands])
         output = self.graph.tensors[op.output]
-        entry.outputs = _int32(
-            [self._tensor(output, OUTPUT_NAME if op.output == self.graph.output else None)]
-        )
+        entry.outputs = _int32([self._tensor(output, OUTPUT_NAME if op.output == self.graph.output else None)])
         entry.builtinOptionsType = kind
         entry.builtinOptions = options
         self.operators.append(entry)

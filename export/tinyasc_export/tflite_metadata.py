@@ -46,9 +46,7 @@ def read_tflite_bundle(data: bytes, where: str) -> Bundle | None:
     try:
         text = _metadata(data, METADATA_KEY.encode())
     except _DamagedError as error:
-        raise ModelFileError(
-            f"{where}: the file is truncated or damaged ({error}); copy or export it again"
-        ) from None
+        raise ModelFileError(f"{where}: the file is truncated or damaged ({error}); copy or export it again") from None
     return None if text is None else Bundle.from_json(text, where)
 
 

@@ -35,9 +35,7 @@ def check_integer_graph(graph: Graph) -> None:
         if t.dtype != expected:
             raise GraphError(f"tensor {t.name} is {t.dtype}; a full-integer int8 file wants {expected} here")
         if t.scale is None or t.zero_point is None or t.scale.size != t.zero_point.size:
-            raise GraphError(
-                f"tensor {t.name} has no scale and zero point, or not as many of one as of the other"
-            )
+            raise GraphError(f"tensor {t.name} has no scale and zero point, or not as many of one as of the other")
         if not np.all(np.isfinite(t.scale)) or not np.all(np.asarray(t.scale, np.float32) > 0):
             raise GraphError(f"tensor {t.name}: a scale is zero, negative or not finite in float32")
         if not t.constant and t.scale.size != 1:
@@ -72,9 +70,7 @@ def _check_weighted(graph: Graph, op: Op, where: str) -> None:
     b = graph.tensors[op.inputs[2]]
     assert b.scale is not None and b.zero_point is not None
     expected = x.scale.reshape(-1) * w.scale.reshape(-1)
-    if b.scale.size not in (1, expected.size) or not np.allclose(
-        b.scale.reshape(-1), expected, rtol=1e-6, atol=0
-    ):
+    if b.scale.size not in (1, expected.size) or not np.allclose(b.scale.reshape(-1), expected, rtol=1e-6, atol=0):
         raise GraphError(f"{where}: the bias's scale must be the input's times the weights'")
     if np.any(b.zero_point != 0):
         raise GraphError(f"{where}: the bias {b.name} has a zero point")

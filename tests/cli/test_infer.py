@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import tiny_models as tiny
 from click.testing import CliRunner
+
 from tinyasc.cli.infer import audio_files, bar
 from tinyasc.cli.main import cli
-
 from tinyasc_export.tflite import to_tflite
 
 HEAVY = (
@@ -73,9 +73,7 @@ def test_json_is_one_object_per_clip(folder):
     assert (low["path"], low["label"], high["label"]) == ("low.wav", "low", "high")
     assert (low["model"], low["tta"], low["windows"]) == ("runs/first/model-fp32.tflite", 1, 1)
     assert list(low["probabilities"]) == list(tiny.LABELS) and low["milliseconds"] > 0
-    np.testing.assert_allclose(
-        list(low["probabilities"].values()), tiny.expected(tiny.tone("low")), atol=1e-5
-    )
+    np.testing.assert_allclose(list(low["probabilities"].values()), tiny.expected(tiny.tone("low")), atol=1e-5)
 
 
 def test_all_files_of_a_run_answer_alike(folder):
@@ -194,9 +192,7 @@ def test_without_a_model_it_says_how_to_make_one(folder):
     assert "tinyasc compress --budget 128KB" in result.stderr and "--model" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "args", [("--tta", 0), ("--tta", "many"), ("--top", -1), ("--top", 0), ("--seed", -1), ()]
-)
+@pytest.mark.parametrize("args", [("--tta", 0), ("--tta", "many"), ("--top", -1), ("--top", 0), ("--seed", -1), ()])
 def test_nonsense_values_are_refused(folder, args):
     result = infer(*args, *(["low.wav"] if args else []))
     assert result.exit_code == 2 and result.stdout == ""
@@ -241,9 +237,7 @@ def test_infer_loads_the_edge_half_only(folder):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-    assert done.stderr == f"model: {Path('runs/first/model-int8.tflite')} (newest in ./runs)\n", (
-        "native notes leak"
-    )
+    assert done.stderr == f"model: {Path('runs/first/model-int8.tflite')} (newest in ./runs)\n", "native notes leak"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell with head")

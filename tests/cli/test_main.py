@@ -5,6 +5,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+
 from tinyasc import __version__
 from tinyasc.cli import main
 from tinyasc.cli.main import COMMANDS, cli
@@ -17,9 +18,7 @@ def run(monkeypatch):
 
     def run(body, args=("infer",)):
         command = click.Command("infer", callback=body)
-        monkeypatch.setattr(
-            main.importlib, "import_module", lambda name: type("module", (), {"command": command})
-        )
+        monkeypatch.setattr(main.importlib, "import_module", lambda name: type("module", (), {"command": command}))
         result = CliRunner().invoke(cli, list(args))
         print(result.output)
         return result
@@ -46,9 +45,7 @@ def test_help_shows_the_three_main_commands_first():
         result = CliRunner().invoke(cli, args)
         print(result.output)
         assert result.exit_code == 0
-        listed = [
-            line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()
-        ]
+        listed = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
         assert listed == list(COMMANDS) and listed[:3] == ["train", "compress", "infer"]
         assert "\n    tinyasc compress --budget 128KB\n" in result.output
 

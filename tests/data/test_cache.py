@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from tinyasc.audio import read_audio
 from tinyasc.data import Clip, cache, load_table
 from tinyasc.data.cache import FeatureCache, front_end_key, load_features
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.frontend import FrontEnd, fit_length, log_mel
 
-FRONT_END = FrontEnd(
-    sample_rate=8000, clip_samples=1000, n_fft=256, win_length=256, hop_length=128, n_mels=16
-)
+FRONT_END = FrontEnd(sample_rate=8000, clip_samples=1000, n_fft=256, win_length=256, hop_length=128, n_mels=16)
 
 
 @pytest.fixture
@@ -82,9 +81,7 @@ def test_changed_content_is_computed_again(clips, tmp_path):
     second = load_features(clips, FRONT_END, tmp_path / "cache")
     changed = [i for i in range(24) if not np.array_equal(first[i], second[i])]
     assert changed == [3]
-    np.testing.assert_array_equal(
-        second[3], log_mel(fit_length(read_audio(clips[3].path, 8000), 1000), FRONT_END)
-    )
+    np.testing.assert_array_equal(second[3], log_mel(fit_length(read_audio(clips[3].path, 8000), 1000), FRONT_END))
 
 
 def test_moved_or_touched_files_are_hashed_but_not_decoded(clips, tmp_path, tau_root, no_decoding):
@@ -131,9 +128,7 @@ def test_a_damaged_entry_is_computed_again(clips, tmp_path, damage):
     assert victim.read_bytes() == whole
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"[]", b'{"version": 1, "files": {"a": 3}}', b'{"version": 0}']
-)
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"version": 1, "files": {"a": 3}}', b'{"version": 0}'])
 def test_a_lost_or_damaged_index_costs_no_decoding(clips, tmp_path, no_decoding, content):
     first = load_features(clips, FRONT_END, tmp_path / "cache")
     index = tmp_path / "cache/index.json"

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from tinyasc.data import load_table, split_table
 from tinyasc.data.esc import CATEGORIES, ESC10
 from tinyasc.errors import InputError

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from tinyasc.data import scenes
 from tinyasc.data.scenes import DEVICES, SCENES, UNSEEN_DEVICES, write_scenes
 from tinyasc.errors import InputError, TinyascError
@@ -70,9 +71,7 @@ def test_names_agree_with_the_columns(root: Path) -> None:
     meta = rows(root / "meta.csv")
     assert meta[0]["filename"] == "audio/airport-lisbon-1000-40000-a.wav"
     for row in meta:
-        scene, city, location, segment, device = (
-            row["filename"].removeprefix("audio/").removesuffix(".wav").split("-")
-        )
+        scene, city, location, segment, device = row["filename"].removeprefix("audio/").removesuffix(".wav").split("-")
         assert (scene, f"{city}-{location}", device) == (
             row["scene_label"],
             row["identifier"],
@@ -158,14 +157,10 @@ def test_marker_says_synthetic(root: Path) -> None:
     assert (marker["seed"], marker["clips_per_scene"], marker["seconds"]) == (0, 12, 0.5)
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"clips_per_scene": 13}, {"seconds": 1.0}, {"sample_rate": 32000}]
-)
+@pytest.mark.parametrize("change", [{"seed": 1}, {"clips_per_scene": 13}, {"seconds": 1.0}, {"sample_rate": 32000}])
 def test_other_parameters_are_refused(root: Path, change: dict[str, float]) -> None:
     before = contents(root)
-    with pytest.raises(
-        InputError, match=f"{next(iter(change))} .*delete that folder or name another"
-    ) as caught:
+    with pytest.raises(InputError, match=f"{next(iter(change))} .*delete that folder or name another") as caught:
         write_scenes(root, **{**SMALL, **change})
     assert "\n" not in str(caught.value)
     assert contents(root) == before
@@ -245,9 +240,7 @@ def test_band_means_alone_do_not_solve_it(tmp_path: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     root = write_scenes(tmp_path / "demo")
-    front_end = FrontEnd(
-        sample_rate=16000, clip_samples=32000, n_fft=1024, win_length=1024, hop_length=512, n_mels=64
-    )
+    front_end = FrontEnd(sample_rate=16000, clip_samples=32000, n_fft=1024, win_length=1024, hop_length=512, n_mels=64)
 
     def means(part: str) -> tuple[np.ndarray, list[str]]:
         listed = rows(root / f"evaluation_setup/fold1_{part}.csv")

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from tinyasc.data import DATASETS, Clip, ClipTable, Split, load_table, split_table
 from tinyasc.data.table import check_disjoint, cut_by_location
 from tinyasc.errors import InputError

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from tinyasc.data import ClipTable, load_table, split_table
 from tinyasc.data.tau2020 import DEVICES, SCENES, read_lists
 from tinyasc.errors import InputError
@@ -13,9 +14,7 @@ from tinyasc.errors import InputError
 @pytest.fixture(scope="module")
 def real(shared_audio) -> ClipTable:
     lists = shared_audio / "dcase_meta/tau2020_mobile"
-    return read_lists(
-        lists / "meta.csv", lists / "fold1_train.csv", lists / "fold1_evaluate.csv", root=Path("/tau")
-    )
+    return read_lists(lists / "meta.csv", lists / "fold1_train.csv", lists / "fold1_evaluate.csv", root=Path("/tau"))
 
 
 def test_the_official_counts(real):
@@ -88,9 +87,7 @@ def test_a_missing_list(tau_root, missing):
 def test_missing_audio(tau_root):
     for name in ("bus-lyon-0-a", "bus-lyon-1-a", "park-lyon-0-a", "park-lyon-1-b"):
         (tau_root / f"audio/{name}.wav").unlink()
-    with pytest.raises(
-        InputError, match=r"4 of 24 audio files are missing: .*bus-lyon-0-a.*, \.\.\.;"
-    ) as caught:
+    with pytest.raises(InputError, match=r"4 of 24 audio files are missing: .*bus-lyon-0-a.*, \.\.\.;") as caught:
         load_table("tau2020", tau_root)
     assert "park-lyon-1-b" not in str(caught.value) and "\n" not in str(caught.value)
 

@@ -189,11 +189,7 @@ def _window(draw: st.DrawFn, h: int, w: int, most_dilation: int):
     kernel, dilation = [], []
     for n in (h, w):
         kernel.append(draw(st.integers(1, 4 if same else min(n, 4))))
-        room = (
-            most_dilation
-            if same or kernel[-1] == 1
-            else max(1, min(most_dilation, (n - 1) // (kernel[-1] - 1)))
-        )
+        room = most_dilation if same or kernel[-1] == 1 else max(1, min(most_dilation, (n - 1) // (kernel[-1] - 1)))
         dilation.append(draw(st.integers(1, room)))
     # TFLite refuses nothing here, but a stride together with a dilation is not something that nets do.
     strides = st.just(1) if max(dilation) > 1 else st.integers(1, 3)

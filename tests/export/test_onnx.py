@@ -14,9 +14,7 @@ from tinyasc_export.onnx import IR_VERSION, OPSET, read_onnx_bundle, to_onnx
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
     """Equal to 1e-4 of the largest value."""
     assert actual.shape == expected.shape
-    np.testing.assert_allclose(
-        actual, expected, rtol=1e-4, atol=1e-4 * max(float(np.abs(expected).max()), 1e-3)
-    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * max(float(np.abs(expected).max()), 1e-3))
 
 
 @settings(max_examples=80, deadline=None)

@@ -86,9 +86,7 @@ def test_element_wise_equal_torch(kind, function):
     net = Net((1, 4, 5, 3), dtype="float64")
     net.op(kind, ["x"])
     x = 4 * net.features(3)
-    np.testing.assert_allclose(
-        reference.run(net.graph, x), function(torch.from_numpy(x)), rtol=1e-9, atol=1e-15
-    )
+    np.testing.assert_allclose(reference.run(net.graph, x), function(torch.from_numpy(x)), rtol=1e-9, atol=1e-15)
 
 
 def test_sigmoid_does_not_overflow():

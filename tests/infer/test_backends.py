@@ -3,11 +3,11 @@ import builtins
 import numpy as np
 import pytest
 import tiny_models as tiny
+
 from tinyasc.errors import ModelFileError, TinyascError
 from tinyasc.frontend import features
 from tinyasc.infer.backends.litert_backend import LiteRtBackend, dequantize, quantize
 from tinyasc.infer.backends.onnx_backend import OnnxBackend
-
 from tinyasc_export.onnx import to_onnx
 from tinyasc_export.tflite import to_tflite
 

@@ -4,13 +4,13 @@ import os
 import numpy as np
 import pytest
 import tiny_models as tiny
+
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import fit_length
 from tinyasc.infer.backends.litert_backend import LiteRtBackend
 from tinyasc.infer.find import newest_model
 from tinyasc.infer.runner import Model, load, softmax, windows
 from tinyasc.infer.tta import copies
-
 from tinyasc_export.tflite import to_tflite
 
 CLIP = tiny.FRONT_END.clip_samples

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from tiny_models import FRONT_END
+
 from tinyasc.infer.tta import CROP_SHARE, copies, crop, roll
 
 CLIP = FRONT_END.clip_samples

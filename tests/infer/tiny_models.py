@@ -6,8 +6,8 @@ mean over time -> reshape -> fully connected: the logit of a class is the level 
 import dataclasses
 
 import numpy as np
-from tinyasc.frontend import FrontEnd, features
 
+from tinyasc.frontend import FrontEnd, features
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.graph import Graph, Tensor
 from tinyasc_export.onnx import to_onnx

@@ -58,6 +58,6 @@ def mixup_weights(batch: int, generator: Generator, *, alpha: float) -> tuple[Te
         A permutation (batch,), and the clip's own weight (batch,) in [0.5, 1]; its partner has the rest.
     """
     # Beta(alpha, alpha) from two Gamma draws; torch's Beta takes no generator.
-    gammas = torch._standard_gamma(torch.full((2, batch), alpha), generator=generator)
+    gammas = torch._standard_gamma(torch.full((2, batch), alpha), generator=generator)  # pyright: ignore[reportPrivateImportUsage]
     weight = gammas[0] / gammas.sum(dim=0).clamp_min(1e-12)
     return torch.randperm(batch, generator=generator), torch.maximum(weight, 1 - weight)

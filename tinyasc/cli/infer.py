@@ -39,12 +39,8 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
     default=1,
     help="Average N copies of each clip: itself, then random rolls and crops. Costs N times the time.",
 )
-@click.option(
-    "--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies."
-)
-@click.option(
-    "--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show."
-)
+@click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
+@click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per clip and line.")
 @click.pass_context
 def command(

@@ -100,17 +100,13 @@ class LazyGroup(click.Group):
         code = 0
         try:
             # Non-standalone click returns the code of ctx.exit(); `invoke` above returns nothing else.
-            code = (
-                super().main(args, prog_name or "tinyasc", complete_var, standalone_mode=False, **extra) or 0
-            )
+            code = super().main(args, prog_name or "tinyasc", complete_var, standalone_mode=False, **extra) or 0
         except _HELP_INSTEAD as error:
             error.show()
             code = error.exit_code
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "tinyasc"
-            code = _say(
-                f"{error.format_message().rstrip('.')}; `{command} --help` shows the usage", error.exit_code
-            )
+            code = _say(f"{error.format_message().rstrip('.')}; `{command} --help` shows the usage", error.exit_code)
         except click.ClickException as error:
             code = _say(error.format_message(), error.exit_code)
         except click.Abort:

@@ -1,0 +1,1 @@
+"""From a trained model to a student that holds its budget."""

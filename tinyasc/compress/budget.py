@@ -30,7 +30,9 @@ def parse_budget(text: str) -> Budget:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text, flags=re.ASCII)
     if match is None or match[2] not in UNITS:
-        raise InputError(f"budget {text!r} is not a size; write it as 128KB (1024 each), 128kB (1000 each), 131072 or 0.125MB")
+        raise InputError(
+            f"budget {text!r} is not a size; write it as 128KB (1024 each), 128kB (1000 each), 131072 or 0.125MB"
+        )
     size = float(match[1]) * UNITS[match[2]]
     if not 1 <= size <= 2**40 or size != int(size):
         raise InputError(f"budget {text!r} is {size:g} bytes; a budget is a whole number of bytes, at least 1")

@@ -13,6 +13,7 @@ from tinyasc.errors import TinyascError
 from tinyasc.evaluate import metrics
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
+from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.runner import Model, load, softmax
 from tinyasc.training.features import Part
 from tinyasc.training.fit import logits
@@ -78,7 +79,9 @@ class Written:
     validation: dict[str, float]
 
 
-def write_files(deployed: Deployed, trained: Trained, validation: Part, card: dict[str, Any], folder: Path) -> list[Written]:
+def write_files(
+    deployed: Deployed, trained: Trained, validation: Part, card: dict[str, Any], folder: Path
+) -> list[Written]:
     """Writes model-fp32.tflite, model-fp32.onnx and model-int8.tflite, and reads each again in its runtime.
 
     Args:
@@ -101,24 +104,37 @@ def write_files(deployed: Deployed, trained: Trained, validation: Part, card: di
     )
     for precision, suffix, graph, writer in plans:
         path = folder / f"model-{precision}.{suffix}"
-        about: dict[str, Any] = card | {"precision": precision}
+        counts = count(graph)
+        about: dict[str, Any] = card | {"precision": precision, "counts": _costs(counts)}
         draft = folder / f".draft-{precision}.{suffix}"
         # The card quotes what the file scores, so the file is measured once before its card is complete.
         write_atomic(draft, writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about)))
-        answers = run_file(load(draft), features, f"check {path.name}")
+        answers = run_file(_open(draft), features, f"check {path.name}")
         draft.unlink()
         if precision == "fp32":
             error = float(np.abs(answers - expected).max() / max(1.0, np.abs(expected).max()))
             if error > FLOAT_TOLERANCE:
-                raise TinyascError(f"{path}: its logits differ from torch's by {error:.2g} of their range; please report this")
+                raise TinyascError(
+                    f"{path}: its logits differ from torch's by {error:.2g} of their range; please report this"
+                )
         scores = metrics.evaluate(softmax(answers), validation.labels)
         scores["top1_agreement"] = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
         data = writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about | {"validation": scores}))
         write_atomic(path, data)
-        if not np.array_equal(run_file(load(path), features[:8]), answers[:8]):
+        if not np.array_equal(run_file(_open(path), features[:8]), answers[:8]):
             raise TinyascError(f"{path}: answers otherwise than when it was measured; please report this")
         written.append(Written(path, precision, count(graph, len(data)), scores))
     return written
+
+
+def _costs(counts: Counts) -> dict[str, int]:
+    names = ("parameters", "parameter_bytes", "quantization_bytes", "macs")
+    return {name: getattr(counts, name) for name in names}
+
+
+def _open(path: Path) -> Model:
+    with quiet_stderr():
+        return load(path)
 
 
 def run_file(model: Model, features: np.ndarray, title: str | None = None) -> np.ndarray:

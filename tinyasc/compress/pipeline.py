@@ -1,4 +1,4 @@
-"""compress: teacher outputs, width, distillation, files, verdict. Each stage leaves its result, so a killed run resumes."""
+"""compress: teacher outputs, width, distillation, files, verdict. A killed run resumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Compressed:
     budget: Budget
 
 
-def compress(teacher_run: Run, student: Recipe, budget: Budget, *, root: str | None = None, folder: Path | None = None) -> Compressed:
+def compress(
+    teacher_run: Run, student: Recipe, budget: Budget, *, root: str | None = None, folder: Path | None = None
+) -> Compressed:
     """Distils a trained teacher into a student that holds the budget, quantises it and writes its files.
 
     Args:
@@ -54,17 +56,26 @@ def compress(teacher_run: Run, student: Recipe, budget: Budget, *, root: str | N
     """
     teacher = teacher_run.load()
     student = _complete(student, teacher.recipe, root)
-    assert student.data is not None and student.front_end is not None
-    plan = solve(student, student.front_end.record(), len(teacher.labels), budget)
+    data_part, front_end = student.data, student.front_end
+    assert data_part is not None and front_end is not None, "a teacher's recipe has both"
+    plan = solve(student, front_end.record(), len(teacher.labels), budget)
     student = student.model_copy(update={"model": student.model | {"base_channels": plan.base_channels}})
     identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
     run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text}-{identity[:8]}")
     with run.locked():
-        stated = {"identity": identity, "teacher": str(teacher.path), "budget": asdict(budget), "plan": asdict(plan)}
+        stated = {
+            "identity": identity,
+            "teacher": str(teacher.path),
+            "budget": asdict(budget),
+            "plan": asdict(plan),
+        }
         _write_plan(run, stated)
-        data = prepare(student.data, student.front_end.record())
+        data = prepare(data_part, front_end.record())
         if data.labels != teacher.labels:
-            raise InputError(f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; use the data that it was trained on")
+            raise InputError(
+                f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
+                "use the data that it was trained on"
+            )
         trained = fit(student, run, data, teacher=_teacher_logits(run, teacher, student, data), title="distil")
         files = write_files(
             deploy(trained, data.train.features),
@@ -109,7 +120,9 @@ def _write_plan(run: Run, stated: dict[str, Any]) -> None:
     write_atomic(file, json.dumps(stated, indent=1))
 
 
-def _card(student: Recipe, teacher: Trained, budget: Budget, plan: Plan, data: Prepared, weights: str) -> dict[str, Any]:
+def _card(
+    student: Recipe, teacher: Trained, budget: Budget, plan: Plan, data: Prepared, weights: str
+) -> dict[str, Any]:
     assert student.data is not None
     return {
         "tinyasc": importlib.metadata.version("tinyasc"),
@@ -156,7 +169,8 @@ def _judge(run: Run, files: list[Written], budget: Budget) -> None:
         kept = int8.path.with_name("model-int8-over-budget.tflite")
         int8.path.rename(kept)
         raise OverBudgetError(
-            f"{kept}: {int8.counts.parameter_bytes} bytes of parameters, over the budget of {budget.bytes}; kept under that name"
+            f"{kept}: {int8.counts.parameter_bytes} bytes of parameters, over the budget of {budget.bytes}; "
+            "kept under that name"
         )
 
 

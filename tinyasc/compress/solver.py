@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -34,14 +34,14 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
     """The widest student up to the recipe's `base_channels` whose int8 constants hold the budget.
 
     Raises:
-        InputError: a family that cannot be deployed, or a budget that the narrowest student breaks; the line says what it needs.
+        InputError: a family that cannot be deployed, or a budget that the narrowest student breaks.
     """
     family = FAMILIES.get(recipe.family)
     if family is not None and not family.capturable:
         raise InputError(f"model family {recipe.family} cannot be a student: the deployed graph lacks its operators")
     torch.manual_seed(0)
 
-    @lru_cache(maxsize=None)
+    @cache
     def cost(steps: int) -> Plan:
         width = steps * WIDTH_STEP
         options = recipe.model_options | {"base_channels": width}

@@ -141,8 +141,7 @@ class FeatureCache:
                 raise
         except OSError as error:
             raise TinyascError(
-                f"{path}: cannot write the feature cache ({error.strerror}); "
-                "free some space or choose another folder"
+                f"{path}: cannot write the feature cache ({error.strerror}); free some space or choose another folder"
             ) from None
 
     def _remove_stale(self) -> None:

@@ -57,24 +57,18 @@ def load(root: Path, *, esc10: bool = False, name: str | None = None) -> ClipTab
     check_audio(clips, name, audio)
     count = Counter(clip.scene for clip in clips)
     if empty := [label for label in labels if not count[label]]:
-        raise InputError(
-            f"data set {name}: no clips of {empty[0]!r} under {root}; download the data set again"
-        )
+        raise InputError(f"data set {name}: no clips of {empty[0]!r} under {root}; download the data set again")
     return ClipTable(name=name, labels=labels, clips=clips, validation_by="fold")
 
 
 def _read_official(meta: Path, audio: Path, *, esc10: bool) -> tuple[Clip, ...]:
     """Rows of meta/esc50.csv: filename, fold, target, category, esc10, src_file, take."""
     clips: dict[Path, Clip] = {}
-    for number, row in read_rows(
-        meta, ("filename", "fold", "target", "category", "esc10", "src_file"), delimiter=","
-    ):
+    for number, row in read_rows(meta, ("filename", "fold", "target", "category", "esc10", "src_file"), delimiter=","):
         where = f"{meta}: row {number}"
         scene = check_label(row["category"], CATEGORIES, where)
         if row["target"] != (target := str(CATEGORIES.index(scene))):
-            raise InputError(
-                f"{where} gives {scene!r} the target {row['target']!r}, not {target}; mend that row"
-            )
+            raise InputError(f"{where} gives {scene!r} the target {row['target']!r}, not {target}; mend that row")
         if row["esc10"] not in ("True", "False") or (row["esc10"] == "True") != (scene in ESC10):
             raise InputError(f"{where} says esc10={row['esc10']!r} of {scene!r}; mend that row")
         path = clip_path(audio, row["filename"], where)

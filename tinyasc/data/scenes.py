@@ -152,9 +152,7 @@ def write_scenes(
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{root}: cannot be made ({error}); name another folder for the synthetic scenes"
-        ) from None
+        raise InputError(f"{root}: cannot be made ({error}); name another folder for the synthetic scenes") from None
     clips = list(_plan(clips_per_scene))
     try:
         # Beside root, so that the rename stays on one disk; of its own, so that two processes cannot meet.
@@ -275,18 +273,14 @@ def _render(clip: _Clip, seed: int, n: int, sample_rate: int) -> np.ndarray:
     place = _rng("location", seed, clip.city, clip.location)
     hum = _noise(rng, np.exp(-0.5 * ((octave - place.uniform(6.5, 12.0)) / place.uniform(0.8, 2.0)) ** 2), n)
     mix += _level(hum, place.uniform(-14, -2))
-    mix += _level(
-        rng.standard_normal(n), -30.0
-    )  # the recorder's own noise keeps empty bands off the log's floor
+    mix += _level(rng.standard_normal(n), -30.0)  # the recorder's own noise keeps empty bands off the log's floor
     response = _curve(place, octave, 1.5) + _device_db(clip.device, octave)
     mix = np.fft.irfft(np.fft.rfft(mix) * 10 ** (response / 20), n)
     mix = _level(mix, rng.uniform(-34, -22))
     return mix * min(1.0, 0.95 / np.abs(mix).max())
 
 
-def _events(
-    source: Source, n: int, sample_rate: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _events(source: Source, n: int, sample_rate: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Amplitude (n,) of a source, and how far (n,) each sample is into its event, 0 to 1."""
     if source.rate == 0:
         return np.ones(n), np.zeros(n)
@@ -302,15 +296,11 @@ def _events(
     return loudness[index] * rise * fall, np.minimum(since / (source.attack + source.decay), 1.0)
 
 
-def _tone(
-    source: Source, pitch: float, since: np.ndarray, sample_rate: int, rng: np.random.Generator
-) -> np.ndarray:
+def _tone(source: Source, pitch: float, since: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Harmonics whose pitch glides around `pitch` along `since`. Shape as `since`."""
     hz = pitch * 2 ** (source.glide * (since - 0.5))
     phase = 2 * np.pi * np.cumsum(hz) / sample_rate
-    return np.sum(
-        [np.sin(k * phase + rng.uniform(0, 6.28)) / k for k in range(1, source.harmonics + 1)], axis=0
-    )
+    return np.sum([np.sin(k * phase + rng.uniform(0, 6.28)) / k for k in range(1, source.harmonics + 1)], axis=0)
 
 
 def _noise(rng: np.random.Generator, magnitude: np.ndarray, n: int) -> np.ndarray:

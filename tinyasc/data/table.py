@@ -85,17 +85,14 @@ class ClipTable:
             InputError: an unknown fold, or a location that would lie in two sets.
         """
         if test_fold not in self.folds:
-            raise InputError(
-                f"data set {self.name}: no test fold {test_fold}; its folds are {_listed(self.folds)}"
-            )
+            raise InputError(f"data set {self.name}: no test fold {test_fold}; its folds are {_listed(self.folds)}")
         test = tuple(clip for clip in self.clips if clip.fold == test_fold)
         rest = tuple(clip for clip in self.clips if clip.fold != test_fold)
         if self.validation_by == "fold":
             train, validation = self._cut_fold(rest, test_fold=test_fold, validation_fold=validation_fold)
         elif validation_fold is not None:
             raise InputError(
-                f"data set {self.name}: validation is cut by location, not by fold; "
-                "leave the validation fold out"
+                f"data set {self.name}: validation is cut by location, not by fold; leave the validation fold out"
             )
         else:
             train, validation = cut_by_location(rest, seed=seed)
@@ -196,16 +193,12 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str) -> list[tup
         raise InputError(f"{path}: cannot be read as a list ({error}); download it again") from None
     if missing := [name for name in columns if name not in header]:
         kind = "tab" if delimiter == "\t" else "comma"
-        raise InputError(
-            f"{path}: row 1 lacks the column {missing[0]!r} ({kind} separated); download it again"
-        )
+        raise InputError(f"{path}: row 1 lacks the column {missing[0]!r} ({kind} separated); download it again")
     rows = []
     for number, line in lines:
         row = {name: value.strip() for name, value in zip(header, line, strict=False)}
         if bad := [name for name in columns if not row.get(name)]:
-            raise InputError(
-                f"{path}: row {number} has no {bad[0]}; mend that row or download the list again"
-            )
+            raise InputError(f"{path}: row {number} has no {bad[0]}; mend that row or download the list again")
         rows.append((number, row))
     if not rows:
         raise InputError(f"{path}: holds no rows; download it again")

@@ -75,9 +75,7 @@ def read_lists(
 ) -> ClipTable:
     """Reads the three lists without looking for the audio. Training clips get fold 0, test clips fold 1."""
     known: dict[str, tuple[str, str, str]] = {}
-    for number, row in read_rows(
-        meta, ("filename", "scene_label", "identifier", "source_label"), delimiter="\t"
-    ):
+    for number, row in read_rows(meta, ("filename", "scene_label", "identifier", "source_label"), delimiter="\t"):
         where = f"{meta}: row {number}"
         if row["filename"] in known:
             raise InputError(f"{where} lists {row['filename']} a second time; remove one of the rows")
@@ -104,9 +102,7 @@ def read_lists(
             listed.add(filename)
             clips.append(Clip(clip_path(root, filename, where), scene, device, location, fold))
     labels = tuple(sorted({clip.scene for clip in clips} if scenes is None else scenes))
-    return ClipTable(
-        name=name, labels=labels, clips=tuple(clips), validation_by="location", synthetic=synthetic
-    )
+    return ClipTable(name=name, labels=labels, clips=tuple(clips), validation_by="location", synthetic=synthetic)
 
 
 def is_synthetic(root: Path) -> bool:
@@ -117,7 +113,5 @@ def is_synthetic(root: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{marker}: cannot be read as JSON ({error}); remove it or write the data set again"
-        ) from None
+        raise InputError(f"{marker}: cannot be read as JSON ({error}); remove it or write the data set again") from None
     return isinstance(values, dict) and bool(values.get("synthetic"))

@@ -72,9 +72,7 @@ class Model:
         temperature = self.card.get("temperature", 1)
         number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
         if not number or not (math.isfinite(temperature) and temperature > 0):
-            raise ModelFileError(
-                f"{where}: its card's temperature must be a positive number, got {temperature!r}"
-            )
+            raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
         self.temperature = float(temperature)
 
     def predict(
@@ -102,9 +100,7 @@ class Model:
         samples = self._checked(np.asarray(samples), rate)
         total, runs = np.zeros(len(self.labels)), 0
         for copy in copies(samples, self.front_end, n, seed):
-            answers = [
-                self.classify(features(w, self.front_end)) for w in windows(copy, self.front_end.clip_samples)
-            ]
+            answers = [self.classify(features(w, self.front_end)) for w in windows(copy, self.front_end.clip_samples)]
             total += np.mean(answers, axis=0)
             runs += len(answers)
         return Prediction(self.labels, total / n, n, runs)
@@ -117,16 +113,12 @@ class Model:
         """
         logits = self.backend.logits(mel)
         if not np.isfinite(logits).all():
-            raise ModelFileError(
-                f"{self.where}: the model answers with NaN or infinity; its weights are damaged"
-            )
+            raise ModelFileError(f"{self.where}: the model answers with NaN or infinity; its weights are damaged")
         return softmax(logits, self.temperature)
 
     def _checked(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
         if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-            raise InputError(
-                f"predict wants one channel of floats, (samples,), got {samples.dtype} {samples.shape}"
-            )
+            raise InputError(f"predict wants one channel of floats, (samples,), got {samples.dtype} {samples.shape}")
         if len(samples) == 0:
             raise InputError("the clip holds no samples")
         if not np.isfinite(samples).all():
@@ -166,9 +158,7 @@ def load(path: Path | str) -> Model:
         from tinyasc.infer.backends.onnx_backend import OnnxBackend
 
         return Model(OnnxBackend(path), str(path))
-    raise ModelFileError(
-        f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote"
-    )
+    raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

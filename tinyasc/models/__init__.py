@@ -43,4 +43,6 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except TypeError as error:
-        raise InputError(f"model family {family}: {str(error).split(') ')[-1]}; check the recipe's `model` part") from None
+        raise InputError(
+            f"model family {family}: {str(error).split(') ')[-1]}; check the recipe's `model` part"
+        ) from None

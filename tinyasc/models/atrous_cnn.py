@@ -38,7 +38,13 @@ class AtrousCNN(nn.Module):
     """
 
     def __init__(
-        self, *, n_classes: int, n_mels: int, trunk: str = "baseline", head: str = "attention", base_channels: int = 64
+        self,
+        *,
+        n_classes: int,
+        n_mels: int,
+        trunk: str = "baseline",
+        head: str = "attention",
+        base_channels: int = 64,
     ) -> None:
         super().__init__()
         del n_mels

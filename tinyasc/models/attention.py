@@ -43,8 +43,9 @@ class CoordinateAttention(nn.Module):
 class AttentionPooling(nn.Module):
     """Attention head over time and frequency (Ren et al., ICASSP 2019, section 2.3).
 
-    For each class, attention A = sigmoid(conv(x)) limited to [0.1, 0.9] and normalised to sum 1 over the map weights the
-    log-softmax over classes of a second convolution. The attention weights start at 0, so that training starts from average pooling.
+    For each class, attention A = sigmoid(conv(x)) limited to [0.1, 0.9] and normalised to sum 1 over the map
+    weights the log-softmax over classes of a second convolution. The attention weights start at 0, so that training
+    starts from average pooling.
 
     Shape: (batch, channels, frequency, time) -> (batch, n_classes), whose softmax is the class probability.
     """

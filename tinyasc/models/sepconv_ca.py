@@ -55,7 +55,9 @@ class SepConvCA(nn.Module):
         super().__init__()
         if attention_activation not in ACTIVATIONS:
             choices = ", ".join(ACTIVATIONS)
-            raise InputError(f"sepconv_ca: attention_activation {attention_activation!r} is unknown; choose one of: {choices}")
+            raise InputError(
+                f"sepconv_ca: attention_activation {attention_activation!r} is unknown; choose one of: {choices}"
+            )
         self.input_norm = nn.BatchNorm2d(n_mels)
         layers: list[nn.Module] = []
         channels = 1

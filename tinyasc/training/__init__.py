@@ -1,0 +1,1 @@
+"""Recipes, runs, the Lightning module and distillation."""

@@ -33,7 +33,8 @@ class Classifier(L.LightningModule):
         self, module: nn.Module, recipe: Recipe, *, n_classes: int, band_scale: Tensor, steps_per_epoch: int
     ) -> None:
         super().__init__()
-        self.module = module
+        # Depthwise convolutions on a CPU train 1.4 to 1.7 times as fast with channels last.
+        self.module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recipe = recipe
         self.n_classes, self.steps_per_epoch = n_classes, steps_per_epoch
         self.register_buffer("band_scale", band_scale, persistent=False)
@@ -114,7 +115,11 @@ class Classifier(L.LightningModule):
         self._answers.clear()
         measured = metrics.evaluate(probabilities, np.asarray(labels))
         self.log("val_log_loss", measured["log_loss"])
-        self.history = {"epoch": self.current_epoch, "val_accuracy": measured["accuracy"], "val_log_loss": measured["log_loss"]}
+        self.history = {
+            "epoch": self.current_epoch,
+            "val_accuracy": measured["accuracy"],
+            "val_log_loss": measured["log_loss"],
+        }
         if self._epoch_loss:
             self.history["train_loss"] = float(torch.stack(self._epoch_loss).mean())
             self._epoch_loss.clear()

@@ -33,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Training and validation features, the labels, and the front end with its normalisation. Test clips are not read."""
+    """Training and validation features, labels, and the front end with its normalisation. No test clip is read."""
 
     train: Part
     validation: Part
@@ -136,7 +136,9 @@ class _Batches(Dataset[dict[str, Tensor]]):
         return batch
 
 
-def loader(part: Part, batch_size: int, *, seed: int | None, teacher: np.ndarray | None = None) -> DataLoader[dict[str, Tensor]]:
-    """A loader of {"features": (batch, 1, bands, frames), "label": (batch,), "teacher": (batch, K)}; no seed: in order."""
+def loader(
+    part: Part, batch_size: int, *, seed: int | None, teacher: np.ndarray | None = None
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches of features (batch, 1, bands, frames), label (batch,) and teacher (batch, K); without a seed in order."""
     sampler = BatchesByEpoch(len(part.labels), batch_size, seed)
     return DataLoader(_Batches(part, teacher), sampler=sampler, batch_size=None)

@@ -6,8 +6,8 @@ import json
 import logging
 import time
 import warnings
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run, Trained
 
 
-def fit(recipe: Recipe, run: Run, data: Prepared, *, teacher: np.ndarray | None = None, title: str = "train") -> Trained:
+def fit(
+    recipe: Recipe, run: Run, data: Prepared, *, teacher: np.ndarray | None = None, title: str = "train"
+) -> Trained:
     """Trains, or resumes, or returns what is already trained.
 
     Args:
@@ -73,7 +75,11 @@ def fit(recipe: Recipe, run: Run, data: Prepared, *, teacher: np.ndarray | None 
         )
         try:
             trainer.fit(
-                classifier, train, loader(data.validation, settings.batch_size, seed=None), ckpt_path=resume, weights_only=True
+                classifier,
+                train,
+                loader(data.validation, settings.batch_size, seed=None),
+                ckpt_path=resume,
+                weights_only=True,
             )
         except (RuntimeError, KeyError, EOFError) as error:
             if resume is None or trainer.global_step:

@@ -76,22 +76,30 @@ class Augment(_Part):
 
 
 class Distill(_Part):
-    """Loss = (1 - kd_lambda) * cross-entropy + kd_lambda * T^2 * KL(teacher || student), KL summed over classes and averaged over the batch."""
+    """Loss = (1 - kd_lambda) * cross-entropy + kd_lambda * T^2 * KL(teacher || student).
+
+    KL is summed over classes and averaged over the batch.
+    """
 
     temperature: float = Field(2.0, gt=0)
     kd_lambda: Annotated[float, Field(ge=0, le=1)] = 0.9
 
 
 class Recipe(_Part):
-    """One recipe. `front_end: null` and `data: null` in a student's recipe take the teacher's."""
+    """One recipe.
+
+    In a student's recipe `front_end: null` and `data: null` take the teacher's. In a teacher's, `student` names the
+    recipe that `tinyasc compress` takes by default.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     data: Data | None = None
     front_end: FrontEndPart | None = None
     model: dict[str, Any]
-    training: Training = Training()
-    augment: Augment = Augment()
+    training: Training = Field(default_factory=lambda: Training.model_validate({}))
+    augment: Augment = Field(default_factory=lambda: Augment.model_validate({}))
     distill: Distill | None = None
+    student: str = "students/sepconv_ca"
 
     @property
     def family(self) -> str:
@@ -111,8 +119,8 @@ class Recipe(_Part):
         return model
 
     def fingerprint(self) -> str:
-        """Eight characters that change when any part of the recipe changes."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Eight characters that change when any part of the recipe changes, but not when the data moves."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"data": {"root"}}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def to_yaml(self) -> str:
@@ -121,10 +129,10 @@ class Recipe(_Part):
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe from a file, or from those shipped with tinyasc ("students/sepconv_ca" or "configs/students/sepconv_ca.yaml").
+    """Reads a recipe from a file, or from those shipped with tinyasc.
 
     Args:
-        path: a YAML file, or a shipped recipe's name.
+        path: a YAML file, or a shipped recipe's name: "students/sepconv_ca" or "configs/students/sepconv_ca.yaml".
         overrides: "part.key=value", the value read as YAML: "training.lr=1e-3".
 
     Raises:
@@ -135,7 +143,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        raise InputError(f"{where}: not YAML{'' if line is None else f' at line {line + 1}'}; mend it and run again") from None
+        raise InputError(
+            f"{where}: not YAML{'' if line is None else f' at line {line + 1}'}; mend it and run again"
+        ) from None
     if not isinstance(values, dict):
         raise InputError(f"{where}: a recipe is a YAML mapping with `name`, `model`, `training` and so on")
     for override in overrides:
@@ -161,7 +171,11 @@ def check_recipe(values: dict[str, Any], where: str) -> Recipe:
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with tinyasc."""
     root = _configs()
-    return sorted(p.relative_to(root).with_suffix("").as_posix() for kind in ("teachers", "students") for p in (root / kind).glob("*.yaml"))
+    return sorted(
+        p.relative_to(root).with_suffix("").as_posix()
+        for kind in ("teachers", "students")
+        for p in (root / kind).glob("*.yaml")
+    )
 
 
 def _configs() -> Path:
@@ -214,5 +228,12 @@ def _names(location: Sequence[Any]) -> list[str]:
     part: Any = Recipe
     for key in location:
         annotation = part.model_fields[str(key)].annotation
-        part = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, _Part)), part)
+        part = next(
+            (
+                a
+                for a in (annotation, *getattr(annotation, "__args__", ()))
+                if isinstance(a, type) and issubclass(a, _Part)
+            ),
+            part,
+        )
     return list(part.model_fields)

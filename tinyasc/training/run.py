@@ -18,7 +18,7 @@ from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
-from tinyasc.training.recipe import Recipe, check_recipe
+from tinyasc.training.recipe import Recipe, check_recipe, load_recipe
 
 RUNS = "runs"
 
@@ -78,7 +78,7 @@ class Run:
         """
         file = self.path / "recipe.yaml"
         if file.exists():
-            if file.read_text(encoding="utf-8") != recipe.to_yaml():
+            if load_recipe(file).fingerprint() != recipe.fingerprint():
                 raise InputError(f"{self.path}: holds a run of another recipe; name another folder with --run")
             return
         write_atomic(file, recipe.to_yaml())
@@ -145,7 +145,9 @@ def newest_teacher(folder: Path) -> Run:
     records = sorted((folder / RUNS).glob("*/model.json"), key=lambda p: p.stat().st_mtime)
     runs = [Run(p.parent) for p in records if not (p.parent / "plan.json").exists()]
     if not runs:
-        raise InputError(f"no finished training run in {folder / RUNS}; run `tinyasc train` first, or name one with --teacher")
+        raise InputError(
+            f"no finished training run in {folder / RUNS}; run `tinyasc train` first, or name one with --teacher"
+        )
     return runs[-1]
 
 

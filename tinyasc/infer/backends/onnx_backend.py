@@ -47,9 +47,7 @@ class OnnxBackend:
         self.bundle = Bundle.from_json(metadata[METADATA_KEY], where)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelFileError(
-                f"{where}: it has {len(inputs)} inputs and {len(outputs)} outputs, expected one each"
-            )
+            raise ModelFileError(f"{where}: it has {len(inputs)} inputs and {len(outputs)} outputs, expected one each")
         shape, classes = inputs[0].shape, outputs[0].shape  # a free dimension is a name or None
         if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
             raise ModelFileError(

@@ -1,0 +1,95 @@
+"""`tinyasc compress`: from a trained teacher to files that hold a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinyasc.cli.table import Row, print_table
+from tinyasc.compress.budget import parse_budget
+from tinyasc.compress.pipeline import compress
+from tinyasc.training.recipe import load_recipe
+from tinyasc.training.run import Run, newest_teacher, relative
+
+
+@click.command("compress")
+@click.option(
+    "--budget",
+    "budget_text",
+    metavar="SIZE",
+    default="128KB",
+    show_default=True,
+    help="Limit on the bytes of all int8 parameters: 128KB, 128kB, 131072, 0.125MB.",
+)
+@click.option(
+    "--teacher",
+    metavar="RUN",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A finished training run [default: the newest of ./runs].",
+)
+@click.option(
+    "--student",
+    metavar="RECIPE",
+    help="The student's recipe [default: the one that the teacher's recipe names].",
+)
+@click.option(
+    "--set",
+    "overrides",
+    metavar="PART.KEY=VALUE",
+    multiple=True,
+    help="Overrides one value of the student's recipe; repeatable.",
+)
+@click.option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The data set's folder [default: as in training].",
+)
+@click.option(
+    "--run",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Run folder [default: runs/NAME-BUDGET-FINGERPRINT].",
+)
+def command(
+    budget_text: str,
+    teacher: Path | None,
+    student: str | None,
+    overrides: tuple[str, ...],
+    root: str | None,
+    folder: Path | None,
+) -> None:
+    """Distil a trained model into a student that holds a budget, quantise it, and write its files.
+
+    The student is as wide as its recipe says, or narrower until its int8 parameters hold the budget. Written are
+    model-int8.tflite, model-fp32.tflite, model-fp32.onnx and report.json. A budget that cannot be met is refused before
+    anything is trained. The same command run again resumes where it was killed.
+
+    \b
+    Examples:
+      tinyasc compress --budget 128KB
+      tinyasc compress --budget 32kB --teacher runs/esc10-teacher-1a2b3c4d --set training.epochs=300
+    """  # noqa: D301 (click reads the backspace)
+    budget = parse_budget(budget_text)
+    run = Run(teacher) if teacher is not None else newest_teacher(Path("."))
+    if teacher is None:
+        click.echo(f"teacher: {run.path} (newest in ./runs)", err=True)
+    name = student or run.load().recipe.student
+    if student is None:
+        click.echo(f"student: {name} (default for this teacher)", err=True)
+    done = compress(run, load_recipe(name, overrides), budget, root=root, folder=folder)
+    rows = []
+    for file in done.files:
+        verdict = ""
+        if file.precision == "int8":
+            verdict = f"{file.counts.parameter_bytes} of {budget.bytes} bytes: met"
+        counts, scores = file.counts, file.validation
+        costs = (counts.parameters, counts.parameter_bytes, counts.file_bytes, counts.macs)
+        rows.append(Row(file.path.name, *costs, scores["accuracy"], scores["log_loss"], verdict))
+    assert done.student.recipe.data is not None
+    synthetic = ", synthetic scenes" if done.student.recipe.data.name == "demo" else ""
+    clips = int(done.files[0].validation["clips"])
+    print_table(f"Validation, {clips} clips{synthetic}", rows)
+    click.echo(f"written: {relative(done.run.path)}")

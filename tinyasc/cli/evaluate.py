@@ -1,0 +1,216 @@
+"""`tinyasc evaluate`: scores of runs and model files on a data set's test clips."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from tinyasc.cli.table import Row, print_table
+from tinyasc.errors import InputError
+from tinyasc.evaluate import metrics
+from tinyasc.evaluate.clips import probabilities
+from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.infer.find import newest_model
+from tinyasc.infer.runner import Model, load
+from tinyasc.training.backend import torch_model
+from tinyasc.training.count import parameters_and_macs
+from tinyasc.training.features import class_indices, open_data
+from tinyasc.training.progress import progress
+from tinyasc.training.recipe import Data
+from tinyasc.training.run import Run
+
+FILES = ("model-fp32.tflite", "model-int8.tflite")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model to measure, with its costs and, where it has one, its budget in bytes."""
+
+    name: str
+    model: Model
+    parameters: int
+    parameter_bytes: int
+    file_bytes: int | None
+    macs: int | None
+    budget: int | None = None
+
+
+@click.command("evaluate")
+@click.argument("targets", metavar="[RUN | FILE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "data_name",
+    metavar="NAME",
+    help="Data set: demo, esc10, esc50 or tau2020 [default: the run's].",
+)
+@click.option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The data set's folder [default: the run's].",
+)
+@click.option(
+    "--split",
+    "part",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Which clips.",
+)
+@click.option("--test-fold", type=int, help="Fold that was held out [default: the run's].")
+@click.option(
+    "--tta",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Test-time copies per clip.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per model and line, in place of the table.")
+def command(
+    targets: tuple[Path, ...],
+    data_name: str | None,
+    root: str | None,
+    part: str,
+    test_fold: int | None,
+    tta: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure models on clips that they were not trained on.
+
+    Without arguments the newest compression of ./runs is measured: its teacher, and its student in float32 and int8.
+    A model file that lies in no run needs --data and --root.
+
+    \b
+    Examples:
+      tinyasc evaluate
+      tinyasc evaluate runs/esc10-teacher-1a2b3c4d model-int8.tflite --root ESC-50-master --tta 10
+    """  # noqa: D301 (click reads the backspace)
+    if not targets:
+        run = newest_model(Path(".")).parent
+        click.echo(f"run: {run} (newest compression in ./runs)", err=True)
+        targets = (run,)
+    data = _data(targets, data_name, root, test_fold)
+    candidates = [c for target in targets for c in _candidates(target)]
+    table, split = open_data(data)
+    clips = getattr(split, part)
+    rows, answers = [], {}
+    for candidate in candidates:
+        if candidate.model.labels != table.labels:
+            raise InputError(
+                f"{candidate.name}: its labels are not those of data set {data.name}; name the right one with --data"
+            )
+        with progress(f"evaluate {candidate.name}") as report:
+            p = probabilities(candidate.model, [c.path for c in clips], tta=tta, seed=seed, progress=report)
+        scores = metrics.evaluate(p, class_indices(clips, table.labels))
+        answers[candidate.name] = p, scores
+        if as_json:
+            record: dict[str, Any] = {
+                "model": candidate.name,
+                "data": data.name,
+                "synthetic": table.synthetic,
+                "split": part,
+            }
+            record |= {
+                "test_fold": data.test_fold,
+                "tta": tta,
+                "seed": seed,
+                "parameters": candidate.parameters,
+            }
+            record |= {
+                "parameter_bytes": candidate.parameter_bytes,
+                "file_bytes": candidate.file_bytes,
+                "macs": candidate.macs,
+            }
+            click.echo(json.dumps(record | scores))
+        rows.append(_row(candidate, scores))
+    if as_json:
+        return
+    copies = f", mean of {tta} test-time copies (costs x {tta})" if tta > 1 else ""
+    synthetic = ", synthetic scenes" if table.synthetic else ""
+    print_table(f"{part.capitalize()}, {len(clips)} clips of {data.name}{synthetic}{copies}", rows)
+    _print_drift(answers)
+
+
+def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
+    """The data set to measure on: what the first run says, changed by the command line."""
+    folder = targets[0] if targets[0].is_dir() else targets[0].parent
+    data = None
+    if (folder / "model.json").is_file():
+        data = Run(folder).load().recipe.data
+    if data is None or (name is not None and name != data.name):
+        if name is None:
+            raise InputError(
+                f"{targets[0]}: lies in no run, so its data set is unknown; name it with --data and --root"
+            )
+        data = Data(name=name)
+    changes = {"root": root, "test_fold": test_fold}
+    return data.model_copy(update={k: v for k, v in changes.items() if v is not None})
+
+
+def _candidates(target: Path) -> list[Candidate]:
+    if target.is_file():
+        return [_file(target, str(target), None)]
+    if not target.is_dir():
+        raise InputError(f"{target}: no such run or model file")
+    if not (target / "report.json").is_file():
+        return [_run(target, str(target.name))]
+    plan = json.loads((target / "plan.json").read_text(encoding="utf-8"))
+    budget = plan["budget"]["bytes"]
+    found = [_run(Path(plan["teacher"]), "teacher")] if Path(plan["teacher"]).is_dir() else []
+    return found + [_file(target / name, name, budget) for name in FILES]
+
+
+def _run(folder: Path, name: str) -> Candidate:
+    trained = Run(folder).load()
+    parameters, macs = parameters_and_macs(trained)
+    return Candidate(name, torch_model(trained), parameters, 4 * parameters, None, macs)
+
+
+def _file(path: Path, name: str, budget: int | None) -> Candidate:
+    with quiet_stderr():
+        model = load(path)
+    counts = model.card.get("counts", {})
+    return Candidate(
+        name,
+        model,
+        counts.get("parameters", 0),
+        counts.get("parameter_bytes", 0),
+        path.stat().st_size,
+        counts.get("macs"),
+        budget if model.card.get("precision") == "int8" else None,
+    )
+
+
+def _row(c: Candidate, scores: dict[str, float]) -> Row:
+    verdict = ""
+    if c.budget is not None:
+        met = c.parameter_bytes <= c.budget
+        verdict = f"{c.parameter_bytes} of {c.budget} bytes: {'met' if met else 'NOT MET'}"
+    return Row(
+        c.name,
+        c.parameters,
+        c.parameter_bytes,
+        c.file_bytes,
+        c.macs,
+        scores["accuracy"],
+        scores["log_loss"],
+        verdict,
+    )
+
+
+def _print_drift(answers: dict[str, tuple[np.ndarray, dict[str, float]]]) -> None:
+    """What quantisation changed, when both of a student's files were measured."""
+    if not set(FILES) <= set(answers):
+        return
+    (fp32, fp32_scores), (int8, int8_scores) = (answers[name] for name in FILES)
+    same = int((fp32.argmax(axis=1) == int8.argmax(axis=1)).sum())
+    change = int8_scores["log_loss"] - fp32_scores["log_loss"]
+    click.echo(f"int8 agrees with float32 in top-1 on {same} of {len(fp32)} clips; log loss moves by {change:+.4f}")

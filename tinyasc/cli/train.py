@@ -1,0 +1,106 @@
+"""`tinyasc train`: trains a recipe in a run folder, and resumes there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from tinyasc.errors import InputError
+from tinyasc.training.features import open_data, prepare
+from tinyasc.training.fit import fit
+from tinyasc.training.recipe import Data, Recipe, load_recipe, shipped_recipes
+from tinyasc.training.run import RUNS, Run
+
+DEFAULT_RECIPE = "teachers/demo"
+CLIP = Path("clip.wav")
+
+
+@click.command("train")
+@click.argument("recipe", required=False)
+@click.option(
+    "--data",
+    "data_name",
+    metavar="NAME",
+    help="Data set: demo, esc10, esc50 or tau2020 [default: the recipe's].",
+)
+@click.option("--root", metavar="DIR", type=click.Path(file_okay=False), help="The data set's folder.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="PART.KEY=VALUE",
+    multiple=True,
+    help="Overrides one value of the recipe; repeatable.",
+)
+@click.option(
+    "--run",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Run folder [default: runs/NAME-FINGERPRINT].",
+)
+@click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with tinyasc.")
+def command(
+    recipe: str | None,
+    data_name: str | None,
+    root: str | None,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    list_recipes: bool,
+) -> None:
+    """Train a model by a recipe.
+
+    RECIPE is a YAML file or the name of a shipped one; without it a small teacher is trained on synthetic scenes, which
+    are generated here, and clip.wav, one of their test clips, is left to try. The same command run again resumes where
+    it was killed.
+
+    \b
+    Examples:
+      tinyasc train
+      tinyasc train teachers/esc10 --root ESC-50-master
+      tinyasc train my.yaml --set training.epochs=300 --set training.seed=1
+    """  # noqa: D301 (click reads the backspace)
+    if list_recipes:
+        click.echo("\n".join(shipped_recipes()))
+        return
+    if recipe is None:
+        click.echo(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
+    loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides), data_name, root)
+    if loaded.data is None or loaded.front_end is None:
+        raise InputError(
+            f"{recipe}: a student's recipe, without data and front end; use it with `tinyasc compress --student`"
+        )
+    run = Run(folder or Path(RUNS) / f"{loaded.name}-{loaded.fingerprint()}")
+    click.echo(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
+    with run.locked():
+        front_end = loaded.front_end.record()
+        trained = run.load() if run.finished else fit(loaded, run, prepare(loaded.data, front_end))
+    synthetic = " (synthetic scenes)" if loaded.data.name == "demo" else ""
+    scores = trained.validation
+    click.echo(
+        f"trained: {run.path}, validation accuracy {scores['val_accuracy']:.3f}, "
+        f"log loss {scores['val_log_loss']:.3f}{synthetic}"
+    )
+    if loaded.data.name == "demo":
+        leave_clip(loaded.data)
+
+
+def with_data(recipe: Recipe, name: str | None, root: str | None) -> Recipe:
+    """The recipe with the data set of the command line."""
+    if name is None and root is None:
+        return recipe
+    data = recipe.data or Data()
+    if name is not None and name != data.name:
+        data = Data(name=name)
+    return recipe.model_copy(update={"data": data.model_copy(update={"root": root or data.root})})
+
+
+def leave_clip(data: Data) -> None:
+    """Copies the first test clip to clip.wav, unless a file of that name is there."""
+    if CLIP.exists():
+        click.echo(f"{CLIP} is there already and is left as it is", err=True)
+        return
+    _, split = open_data(data)
+    shutil.copyfile(split.test[0].path, CLIP)
+    click.echo(f"try: tinyasc compress --budget 128KB, then tinyasc infer {CLIP} (synthetic, {split.test[0].scene})")
