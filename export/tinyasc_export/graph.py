@@ -11,7 +11,7 @@ channel along `axis`, activations one scale. An operator may carry
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,6 +204,42 @@ def _describe(t: Tensor) -> str:
 def window_size(size: int, kernel: int, stride: int, dilation: int = 1) -> int:
     """Output length of a sliding window over `size` (padding included) samples."""
     return (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def padding_mode(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+) -> str | None:
+    """TFLite's name for an explicit padding, if it has one.
+
+    SAME yields ceil(in / stride) windows and pads half of what they lack, rounded down, in front. What lies
+    behind follows from the count of windows, so equal counts and equal front padding mean equal reads.
+
+    Args:
+        size: height and width of the input, padding not included.
+        kernel: height and width of the window.
+        stride: per axis.
+        padding: (top, bottom, left, right).
+        dilation: per axis.
+
+    Returns:
+        "VALID", "SAME", or None when neither reads exactly the same values.
+    """
+    fits = {"VALID": True, "SAME": True}
+    for axis in (0, 1):
+        before, after = padding[2 * axis], padding[2 * axis + 1]
+        span = dilation[axis] * (kernel[axis] - 1) + 1
+        windows = window_size(size[axis] + before + after, kernel[axis], stride[axis], dilation[axis])
+        same_windows = -(-size[axis] // stride[axis])
+        same_total = max((same_windows - 1) * stride[axis] + span - size[axis], 0)
+        # Without padding no window may hang over: its count must be what the bare input allows.
+        valid_windows = window_size(size[axis], kernel[axis], stride[axis], dilation[axis])
+        fits["VALID"] &= before == 0 and windows == valid_windows
+        fits["SAME"] &= before == same_total // 2 and windows == same_windows
+    return next((mode for mode, fit in fits.items() if fit), None)
 
 
 def infer_shape(op: Op, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights before them, the input's
 norm into the front end, parallel depthwise branches into one, a one-channel 1x1 into the depthwise after it, ReLUs
-into the operator before them. Padding that no deployed kernel knows becomes a pad operator, so that its memory is counted.
+into the operator before them. Padding that no deployed kernel knows becomes a pad operator, so that its memory is
+counted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor, window_size
+from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor, padding_mode, window_size
 
 Rewrite = Callable[[Graph], bool]
 
@@ -34,6 +35,7 @@ def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
     while any(rewrite(graph) for rewrite in passes):
         pass
     make_padding_explicit(graph)
+    give_biases(graph)
     graph.prune()
     graph.validate()
     return graph, scale, offset
@@ -172,9 +174,12 @@ def fuse_relu(graph: Graph) -> bool:
 def make_padding_explicit(graph: Graph) -> None:
     """Puts a pad operator before every window whose padding is neither VALID nor SAME in TFLite's sense."""
     for op in list(graph.ops):
-        if op.kind not in ("conv2d", "depthwise_conv2d") or padding_name(graph, op) is not None:
+        if op.kind not in ("conv2d", "depthwise_conv2d"):
             continue
-        x = graph.tensors[op.inputs[0]]
+        x, kernel = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]].shape[1:3]
+        attrs = op.attrs
+        if padding_mode(x.shape[1:3], kernel, attrs["stride"], attrs["padding"], attrs["dilation"]) is not None:
+            continue
         top, bottom, left, right = op.attrs["padding"]
         name = graph.fresh("t")
         padded = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
@@ -185,21 +190,12 @@ def make_padding_explicit(graph: Graph) -> None:
         op.attrs["padding"] = (0, 0, 0, 0)
 
 
-def padding_name(graph: Graph, op: Op) -> str | None:
-    """TFLite's name for the operator's padding, "VALID" or "SAME"; None when it is exactly neither."""
-    pads = op.attrs["padding"]
-    if not any(pads):
-        return "VALID"
-    x, out = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    kernel = op.attrs["kernel"] if "kernel" in op.attrs else graph.tensors[op.inputs[1]].shape[1:3]
-    same: list[int] = []
-    for axis in (0, 1):
-        stride, dilation = op.attrs["stride"][axis], op.attrs.get("dilation", (1, 1))[axis]
-        if out[1 + axis] != math.ceil(x[1 + axis] / stride):
-            return None
-        total = max(0, (out[1 + axis] - 1) * stride + dilation * (kernel[axis] - 1) + 1 - x[1 + axis])
-        same += [total // 2, total - total // 2]
-    return "SAME" if tuple(same) == tuple(pads) else None
+def give_biases(graph: Graph) -> None:
+    """Gives every weighted operator a bias, which LiteRT wants, so that zeros that are stored are counted."""
+    for op in graph.ops:
+        if op.kind in WEIGHTED and len(op.inputs) == 2:
+            channels = graph.tensors[op.output].shape[-1]
+            op.inputs.append(graph.add_constant("b", np.zeros(channels, _data(graph, op.inputs[1]).dtype)))
 
 
 def _data(graph: Graph, name: str) -> np.ndarray:

@@ -15,14 +15,13 @@ import numpy as np
 from tinyasc_export import reference
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
+from tinyasc_export.tflite_rules import SAME_SCALE, SIGMOID_PARAMETERS
 
 Ranges = dict[str, tuple[float, float]]
 
 INT8_MIN, INT8_MAX = -128, 127
-# Operators that only select, copy or average integers: input and output share one scale.
-SHARED_SCALE = ("max_pool", "average_pool", "concat", "slice", "reshape", "pad", "relu")
-# TensorFlow Lite fixes the output of an 8-bit sigmoid.
-SIGMOID_SCALE, SIGMOID_ZERO_POINT = 1 / 256, -128
+# A map that is zero on all calibration clips still needs a scale; much narrower ones overflow XNNPACK's multipliers.
+LEAST_RANGE = 0.01
 
 
 def calibrate(
@@ -78,7 +77,8 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     for op in graph.ops:
         if op.kind == "sigmoid":
             out = graph.tensors[op.output]
-            out.scale, out.zero_point = np.array([SIGMOID_SCALE]), np.array([SIGMOID_ZERO_POINT])
+            scale, zero_point = SIGMOID_PARAMETERS
+            out.scale, out.zero_point = np.array([scale]), np.array([zero_point])
     for op in graph.ops:
         if op.kind in WEIGHTED:
             _quantize_weights(graph, op)
@@ -101,7 +101,7 @@ def _shared_groups(graph: Graph) -> dict[str, list[str]]:
         return name
 
     for op in graph.ops:
-        if op.kind in SHARED_SCALE:
+        if op.kind in SAME_SCALE:
             for name in op.inputs:
                 parent[root(name)] = root(op.output)
     groups: dict[str, list[str]] = {}
@@ -116,8 +116,7 @@ def _shared_groups(graph: Graph) -> dict[str, list[str]]:
 def _asymmetric(low: float, high: float) -> tuple[float, int]:
     """Scale and zero point of a range widened to hold zero, so that zero padding is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
-    # A map that is zero on all calibration clips still needs a positive scale.
-    scale = max((high - low) / (INT8_MAX - INT8_MIN), 1e-8)
+    scale = float(np.float32(max(high - low, LEAST_RANGE) / (INT8_MAX - INT8_MIN)))
     return scale, int(np.clip(round(INT8_MIN - low / scale), INT8_MIN, INT8_MAX))
 
 
@@ -135,6 +134,7 @@ def _quantize_weights(graph: Graph, op: Op) -> None:
     if op.kind == "fully_connected":
         # One scale: what every TensorFlow Lite Micro release has a kernel for.
         scale = np.full_like(scale, scale.max())
+    scale = scale.astype(np.float32).astype(np.float64)
     shape = [1] * weight.data.ndim
     shape[axis] = -1
     integers = np.clip(np.round(weight.data / scale.reshape(shape)), -INT8_MAX, INT8_MAX)

@@ -16,12 +16,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import GraphError
-from tinyasc_export.graph import Graph, Op, Tensor, window_size
+from tinyasc_export.graph import Graph, Op, Tensor, padding_mode
 from tinyasc_export.tflite_metadata import IDENTIFIER
 from tinyasc_export.tflite_metadata import read_tflite_bundle as read_bundle
 from tinyasc_export.tflite_rules import check_integer_graph
 
-__all__ = ["INPUT_NAME", "OUTPUT_NAME", "padding_mode", "read_bundle", "to_tflite"]
+__all__ = ["INPUT_NAME", "OUTPUT_NAME", "read_bundle", "to_tflite"]
 
 INPUT_NAME = "features"
 OUTPUT_NAME = "logits"
@@ -75,42 +75,6 @@ def to_tflite(graph: Graph, bundle: Bundle | None = None) -> bytes:
     else:
         _check_float_graph(graph)
     return _Writer(graph, integer).write(bundle)
-
-
-def padding_mode(
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int] = (1, 1),
-) -> str | None:
-    """TFLite's name for an explicit padding, if it has one.
-
-    SAME yields ceil(in / stride) windows and pads half of what they lack, rounded down, in front. What lies
-    behind follows from the count of windows, so equal counts and equal front padding mean equal reads.
-
-    Args:
-        size: height and width of the input, padding not included.
-        kernel: height and width of the window.
-        stride: per axis.
-        padding: (top, bottom, left, right).
-        dilation: per axis.
-
-    Returns:
-        "VALID", "SAME", or None when neither reads exactly the same values.
-    """
-    fits = {"VALID": True, "SAME": True}
-    for axis in (0, 1):
-        before, after = padding[2 * axis], padding[2 * axis + 1]
-        span = dilation[axis] * (kernel[axis] - 1) + 1
-        windows = window_size(size[axis] + before + after, kernel[axis], stride[axis], dilation[axis])
-        same_windows = -(-size[axis] // stride[axis])
-        same_total = max((same_windows - 1) * stride[axis] + span - size[axis], 0)
-        # Without padding no window may hang over: its count must be what the bare input allows.
-        valid_windows = window_size(size[axis], kernel[axis], stride[axis], dilation[axis])
-        fits["VALID"] &= before == 0 and windows == valid_windows
-        fits["SAME"] &= before == same_total // 2 and windows == same_windows
-    return next((mode for mode, fit in fits.items() if fit), None)
 
 
 def _check_float_graph(graph: Graph) -> None:

@@ -10,8 +10,8 @@ from runtimes import run_litert, run_tflm
 
 from tinyasc_export import reference
 from tinyasc_export.errors import GraphError, ModelFileError
-from tinyasc_export.graph import window_size
-from tinyasc_export.tflite import padding_mode, read_bundle, to_tflite
+from tinyasc_export.graph import padding_mode, window_size
+from tinyasc_export.tflite import read_bundle, to_tflite
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
