@@ -60,10 +60,10 @@ def fit(
     journal_file = run.path / "metrics.jsonl"
     with progress(title) as report, _quiet():
         journal = _Journal(journal_file, report, settings.epochs)
-        keeper = ModelCheckpoint(
-            run.checkpoints, filename="best", monitor="val_log_loss", save_last=True, save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )  # fmt: skip
+        # Two keepers: Lightning's own save_last follows the monitored metric, so it is not the last epoch.
+        every = {"dirpath": run.checkpoints, "save_on_train_epoch_end": True, "enable_version_counter": False}
+        best = ModelCheckpoint(filename="best", monitor="val_log_loss", **every)
+        newest = ModelCheckpoint(filename="last", **every)
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             logger=False,
@@ -71,7 +71,7 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
-            callbacks=[journal, keeper],
+            callbacks=[journal, best, newest],
         )
         try:
             trainer.fit(

@@ -1,0 +1,42 @@
+# Everything that is needed is installed into .venv by the first target that wants it.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo test test-slow lint clean
+
+help:
+	@echo "make demo       train, compress and infer on synthetic scenes, and print one table"
+	@echo "make test       lint, type check and tests (test-slow: the long ones too)"
+	@echo "make lint       ruff and the type checker alone"
+	@echo "make clean      remove what the demo made"
+
+setup: $(INSTALLED)
+
+# torch first and pinned: see constraints.txt.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	mkdir -p demo
+	cd demo && $(BIN)/tinyasc train
+	cd demo && $(BIN)/tinyasc compress --budget 128KB
+	cd demo && $(BIN)/tinyasc evaluate
+	cd demo && $(BIN)/tinyasc infer clip.wav
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: lint
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+clean:
+	rm -rf demo
