@@ -23,6 +23,25 @@ from tinyasc_export.graph import Graph, Tensor
 NCHW = (0, 3, 1, 2)
 
 
+VIEWS = (
+    "alias",
+    "chunk",
+    "contiguous",
+    "detach",
+    "dropout",
+    "flatten",
+    "permute",
+    "reshape",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "squeeze",
+    "transpose",
+    "unsqueeze",
+    "view",
+)
+
+
 @dataclass(frozen=True)
 class _Value:
     """A tensor of the graph, and the axis that holds each logical dimension. Other axes have length one."""
@@ -47,14 +66,19 @@ def capture(module: torch.nn.Module, shape: Sequence[int]) -> Graph:
     if len(shape) != 4 or shape[0] != 1:
         raise CaptureError(f"capture wants an input shape of (1, channels, height, width), got {tuple(shape)}")
     first = next(module.parameters(), torch.zeros(0))
-    was_training = module.training
+    if first.dtype not in (torch.float32, torch.float64):
+        raise CaptureError(f"{type(module).__name__} is {first.dtype}; call .float() on it first")
+    # Part by part, since a frozen batch norm may be in evaluation mode inside a module that trains.
+    was_training = {part: part.training for part in module.modules()}
     try:
-        program = torch.export.export(module.eval(), (torch.zeros(*shape, dtype=first.dtype),))
+        example = torch.zeros(*shape, dtype=first.dtype, device=first.device)
+        program = torch.export.export(module.eval(), (example,))
     except Exception as error:
-        line = str(error).strip().splitlines()[0]
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CaptureError(f"{type(module).__name__}: torch.export cannot trace it: {line}") from error
     finally:
-        module.train(was_training)
+        for part, training in was_training.items():
+            part.training = training
     return _Capture(program, str(first.dtype).removeprefix("torch.")).run()
 
 
@@ -140,10 +164,29 @@ class _Capture:
         name = str(node.target).rsplit(".", 1)[0] if str(node.target).count(".") > 1 else str(node.target)
         if name not in self.handlers:
             raise self.refuse(f"operator {name} is not one that the deployed graph has")
+        self.check(node, name, args)
         try:
             return self.handlers[name](*args, **kwargs)
         except TypeError as error:
             raise self.refuse(f"operator {name} is used with arguments that are not supported ({error})") from error
+
+    def check(self, node: torch.fx.Node, name: str, args: Any) -> None:
+        """Refuses computed weights, arithmetic on parameters, and changes in place that another value would see."""
+        main, others = (args[:2], args[2:]) if name in ("aten.add", "aten.mul") else (args[:1], args[1:])
+        if name == "aten.cat":
+            main = args[0] if all(isinstance(part, _Value) for part in args[0]) else ()
+        if not any(isinstance(value, _Value) for value in main):
+            raise self.refuse(f"operator {name} works on a parameter or constant, which the deployed graph does not")
+        if any(isinstance(value, _Value) for value in others):
+            raise self.refuse(f"operator {name} has weights that are computed from the input")
+        if name in ("aten.relu_", "aten.hardswish_"):
+            changed = node.args[0]
+            shared = isinstance(changed, torch.fx.Node) and any(_is_view(user) for user in changed.users)
+            while isinstance(changed, torch.fx.Node) and _is_view(changed) and not shared:
+                changed = changed.args[0]
+                shared = isinstance(changed, torch.fx.Node) and len(changed.users) > 1
+            if shared:
+                raise self.refuse(f"operator {name} changes a value in place that is also read under another shape")
 
     def refuse(self, why: str) -> CaptureError:
         return CaptureError(
@@ -182,6 +225,8 @@ class _Capture:
 
     def matrix(self, value: _Value) -> _Value:
         """The value as (1, features)."""
+        if len(value.axes) != 2:
+            raise self.refuse(f"a value of shape {self.shape(value)} is used where (1, features) or a map is wanted")
         if value.axes == (0, 1) and len(self.graph.tensors[value.name].shape) == 2:
             return value
         return self.move(value, self.shape(value), (0, 1), (0, 1))
@@ -294,6 +339,8 @@ class _Capture:
     def reduced(self, x: _Value, dims: Sequence[int], keepdim: bool) -> tuple[list[int], tuple[int, ...]]:
         """Graph axes to reduce, and the axes of the result."""
         logical = sorted(d % len(x.axes) for d in dims)
+        if not logical or 0 in logical:
+            raise self.refuse(f"a reduction over dimensions {list(dims)} takes in the batch; name the others alone")
         kept = x.axes if keepdim else tuple(a for i, a in enumerate(x.axes) if i not in logical)
         return [x.axes[d] for d in logical], kept
 
@@ -306,7 +353,7 @@ class _Capture:
     def amax(self, x: _Value, dims: Any = (), keepdim: bool = False) -> _Value:
         axes, kept = self.reduced(x, _list(dims), keepdim)
         shape = self.graph.tensors[x.name].shape
-        if len(shape) != 4 or not axes or not set(axes) <= {1, 2}:
+        if len(shape) != 4 or not set(axes) <= {1, 2}:
             raise self.refuse(f"a maximum over dimensions {dims} of shape {self.shape(x)}; only over height and width")
         # A maximum over whole axes is a max pool as large as they are, which every microcontroller kernel set has.
         kernel = (shape[1] if 1 in axes else 1, shape[2] if 2 in axes else 1)
@@ -360,6 +407,8 @@ class _Capture:
 
     def take(self, x: _Value, dim: int, start: int, length: int) -> _Value:
         shape = self.graph.tensors[x.name].shape
+        if length < 1:
+            raise self.refuse(f"a slice of dimension {dim} of shape {self.shape(x)} that holds nothing")
         begin, size = [0] * len(shape), list(shape)
         axis = x.axes[dim % len(x.axes)]
         begin[axis], size[axis] = start, length
@@ -392,7 +441,9 @@ class _Capture:
 
     def squeeze(self, x: _Value, dims: Any = None) -> _Value:
         shape = self.shape(x)
-        drop = range(1, len(shape)) if dims is None else [d % len(shape) for d in _list(dims)]
+        if dims is None:
+            raise self.refuse("a squeeze of all dimensions, batch included; name the dimensions")
+        drop = [d % len(shape) for d in _list(dims)]
         return _Value(x.name, tuple(a for i, a in enumerate(x.axes) if not (i in drop and shape[i] == 1)))
 
     def unsqueeze(self, x: _Value, dim: int) -> _Value:
@@ -427,3 +478,8 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _list(value: Any) -> list[int]:
     return [value] if isinstance(value, int) else list(value)
+
+
+def _is_view(node: torch.fx.Node) -> bool:
+    """Whether a node's result shares, or may share, the memory of its first argument."""
+    return node.target is operator.getitem or str(node.target).partition(".")[2].partition(".")[0] in VIEWS

@@ -131,6 +131,8 @@ def merge_parallel_depthwise(graph: Graph) -> bool:
             continue
         same = a.inputs[0] == b.inputs[0] and a.attrs["stride"] == b.attrs["stride"]
         linear = a.attrs["activation"] == "none" == b.attrs["activation"]
+        # A sum that broadcasts one branch over the other is no convolution.
+        same = same and graph.tensors[a.output].shape == graph.tensors[b.output].shape
         if not (same and linear and _only(graph, a, op) and _only(graph, b, op)):
             continue
         rows, cols = (_lattice(_positions(graph, a, axis) + _positions(graph, b, axis)) for axis in (0, 1))

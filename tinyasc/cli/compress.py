@@ -86,7 +86,7 @@ def command(
         if file.precision == "int8":
             verdict = f"{file.counts.parameter_bytes} of {budget.bytes} bytes: met"
         counts, scores = file.counts, file.validation
-        costs = (counts.parameters, counts.parameter_bytes, counts.file_bytes, counts.macs)
+        costs = (counts.parameters, counts.parameter_bytes, counts.quantization_bytes, counts.file_bytes, counts.macs)
         rows.append(Row(file.path.name, *costs, scores["accuracy"], scores["log_loss"], verdict))
     assert done.student.recipe.data is not None
     synthetic = ", synthetic scenes" if done.student.recipe.data.name == "demo" else ""

@@ -35,6 +35,7 @@ class Candidate:
     model: Model
     parameters: int
     parameter_bytes: int
+    quantization_bytes: int
     file_bytes: int | None
     macs: int | None
     budget: int | None = None
@@ -171,7 +172,7 @@ def _candidates(target: Path) -> list[Candidate]:
 def _run(folder: Path, name: str) -> Candidate:
     trained = Run(folder).load()
     parameters, macs = parameters_and_macs(trained)
-    return Candidate(name, torch_model(trained), parameters, 4 * parameters, None, macs)
+    return Candidate(name, torch_model(trained), parameters, 4 * parameters, 0, None, macs)
 
 
 def _file(path: Path, name: str, budget: int | None) -> Candidate:
@@ -183,6 +184,7 @@ def _file(path: Path, name: str, budget: int | None) -> Candidate:
         model,
         counts.get("parameters", 0),
         counts.get("parameter_bytes", 0),
+        counts.get("quantization_bytes", 0),
         path.stat().st_size,
         counts.get("macs"),
         budget if model.card.get("precision") == "int8" else None,
@@ -198,6 +200,7 @@ def _row(c: Candidate, scores: dict[str, float]) -> Row:
         c.name,
         c.parameters,
         c.parameter_bytes,
+        c.quantization_bytes,
         c.file_bytes,
         c.macs,
         scores["accuracy"],

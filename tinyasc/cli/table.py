@@ -10,11 +10,15 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One model: costs (None where they do not apply) and scores."""
+    """One model: costs (None where they do not apply) and scores.
+
+    `quantization_bytes` are the scales and zero points, which no budget counts but the file holds.
+    """
 
     name: str
     parameters: int
     parameter_bytes: int
+    quantization_bytes: int
     file_bytes: int | None
     macs: int | None
     accuracy: float
@@ -41,6 +45,7 @@ def print_table(title: str, rows: list[Row]) -> None:
             row.name,
             f"{row.parameters:,}",
             f"{row.parameter_bytes:,}",
+            f"{row.quantization_bytes:,}" if row.quantization_bytes else "-",
             "-" if row.file_bytes is None else f"{row.file_bytes:,}",
             "-" if row.macs is None else f"{row.macs / 1e6:.2f}",
             f"{100 * row.accuracy:.2f} %",
@@ -48,4 +53,4 @@ def print_table(title: str, rows: list[Row]) -> None:
             row.budget,
         )
     console = Console()
-    Console(width=None if console.is_terminal else 140).print(table)
+    Console(width=None if console.is_terminal else 150).print(table)

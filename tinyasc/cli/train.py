@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
 
 from tinyasc.errors import InputError
+from tinyasc.files import write_atomic
 from tinyasc.training.features import open_data, prepare
 from tinyasc.training.fit import fit
 from tinyasc.training.recipe import Data, Recipe, load_recipe, shipped_recipes
@@ -75,6 +75,7 @@ def command(
     click.echo(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
     with run.locked():
         front_end = loaded.front_end.record()
+        run.write_recipe(loaded)
         trained = run.load() if run.finished else fit(loaded, run, prepare(loaded.data, front_end))
     synthetic = " (synthetic scenes)" if loaded.data.name == "demo" else ""
     scores = trained.validation
@@ -102,5 +103,5 @@ def leave_clip(data: Data) -> None:
         click.echo(f"{CLIP} is there already and is left as it is", err=True)
         return
     _, split = open_data(data)
-    shutil.copyfile(split.test[0].path, CLIP)
+    write_atomic(CLIP, split.test[0].path.read_bytes())
     click.echo(f"try: tinyasc compress --budget 128KB, then tinyasc infer {CLIP} (synthetic, {split.test[0].scene})")

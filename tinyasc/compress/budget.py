@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from tinyasc.errors import InputError
 
@@ -12,6 +13,7 @@ UNITS = {
     "kB": 1000, "KB": 1024, "KiB": 1024,
     "MB": 1024**2, "MiB": 1024**2,
 }  # fmt: skip
+LARGEST = 2**40
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ def parse_budget(text: str) -> Budget:
     Raises:
         InputError: no number, an unknown unit, zero, less than nothing, or not a whole number of bytes.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text, flags=re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*([A-Za-z]*)\s*", text, flags=re.ASCII)
     if match is None or match[2] not in UNITS:
         raise InputError(
             f"budget {text!r} is not a size; write it as 128KB (1024 each), 128kB (1000 each), 131072 or 0.125MB"
         )
-    size = float(match[1]) * UNITS[match[2]]
-    if not 1 <= size <= 2**40 or size != int(size):
-        raise InputError(f"budget {text!r} is {size:g} bytes; a budget is a whole number of bytes, at least 1")
+    size = Fraction(match[1]) * UNITS[match[2]]  # exact: in floats 1.001 x 1000 is no whole number
+    if not 1 <= size <= LARGEST or size.denominator != 1:
+        raise InputError(
+            f"budget {text!r} is {float(size):.15g} bytes; a budget is a whole number of bytes from 1 to {LARGEST}"
+        )
     return Budget(text.strip(), int(size))

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
+
+OVER_BUDGET = "model-int8-over-budget.tflite"
 
 
 class OverBudgetError(TinyascError):
@@ -100,7 +102,10 @@ def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared)
     """The teacher's logits on the clean training clips, computed once and cached."""
     file = run.path / "teacher_logits.npy"
     if file.is_file():
-        cached = np.load(file, allow_pickle=False)
+        try:
+            cached = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError):
+            cached = np.empty(0)  # damaged: computed again
         if cached.shape == (len(data.train.labels), len(data.labels)):
             return cached
     assert student.data is not None
@@ -115,8 +120,15 @@ def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared)
 
 def _write_plan(run: Run, stated: dict[str, Any]) -> None:
     file = run.path / "plan.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("identity") != stated["identity"]:
-        raise InputError(f"{run.path}: holds another compression; name another folder with --run")
+    if file.is_file():
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))["identity"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file}: damaged; delete {run.path} or name another folder with --run") from None
+        if found != stated["identity"]:
+            raise InputError(f"{run.path}: holds another compression; name another folder with --run")
+    elif (run.path / "recipe.yaml").is_file():
+        raise InputError(f"{run.path}: holds a training run, no compression; name another folder with --run")
     write_atomic(file, json.dumps(stated, indent=1))
 
 
@@ -147,6 +159,10 @@ def _judge(run: Run, files: list[Written], budget: Budget) -> None:
     """Writes report.json; refuses a model over its budget, whose file is renamed to say so."""
     int8 = next(f for f in files if f.precision == "int8")
     met = int8.counts.parameter_bytes <= budget.bytes
+    if not met:
+        kept = int8.path.with_name(OVER_BUDGET)
+        int8.path.rename(kept)
+        files = [replace(f, path=kept) if f is int8 else f for f in files]
     report = {
         "budget": asdict(budget) | {"parameter_bytes": int8.counts.parameter_bytes, "met": met},
         "files": [
@@ -166,11 +182,9 @@ def _judge(run: Run, files: list[Written], budget: Budget) -> None:
     }
     write_atomic(run.path / "report.json", json.dumps(report, indent=1))
     if not met:
-        kept = int8.path.with_name("model-int8-over-budget.tflite")
-        int8.path.rename(kept)
         raise OverBudgetError(
-            f"{kept}: {int8.counts.parameter_bytes} bytes of parameters, over the budget of {budget.bytes}; "
-            "kept under that name"
+            f"{int8.path.with_name(OVER_BUDGET)}: {int8.counts.parameter_bytes} bytes of parameters, over the budget "
+            f"of {budget.bytes}; kept under that name"
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from tinyasc.compress.budget import Budget
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
-from tinyasc.models import FAMILIES, build
+from tinyasc.models import FAMILIES, build, check_input
 from tinyasc.training.recipe import Recipe
 from tinyasc_export.capture import capture
 from tinyasc_export.count import macs
@@ -46,6 +46,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
         width = steps * WIDTH_STEP
         options = recipe.model_options | {"base_channels": width}
         module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, **options)
+        check_input(module, recipe.family, n_mels=front_end.n_mels, n_frames=front_end.n_frames())
         graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())))
         return Plan(width, int8_bytes(graph), macs(graph))
 

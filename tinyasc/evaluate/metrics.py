@@ -17,8 +17,12 @@ def validate(probabilities: np.ndarray, labels: np.ndarray) -> None:
         raise InputError(f"probabilities {probabilities.shape} and labels {labels.shape} do not fit together")
     if len(labels) == 0:
         raise InputError("there are no clips to evaluate")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels must be class indices, got {labels.dtype}")
     if not np.isfinite(probabilities).all() or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3:
         raise InputError("every row of probabilities must be finite and sum to 1")
+    if probabilities.min() < 0:
+        raise InputError(f"probabilities must not be negative, got {probabilities.min():.3g}")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         raise InputError(f"labels must lie in 0..{probabilities.shape[1] - 1}, got {labels.min()}..{labels.max()}")
 

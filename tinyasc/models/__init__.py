@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from tinyasc.errors import InputError
@@ -40,9 +41,28 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
     """
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
+    if fixed := {"n_classes", "n_mels"} & set(options):
+        raise InputError(f"model family {family}: {min(fixed)} follows from the data; take it out of the `model` part")
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(
             f"model family {family}: {str(error).split(') ')[-1]}; check the recipe's `model` part"
         ) from None
+
+
+def check_input(module: nn.Module, family: str, *, n_mels: int, n_frames: int) -> None:
+    """Runs a fresh model on silence once, before anything is trained.
+
+    Raises:
+        InputError: features too small for its pooling, or a width that its layers cannot have.
+    """
+    try:
+        with torch.inference_mode():
+            module.eval()(torch.zeros(1, 1, n_mels, n_frames))
+    except RuntimeError as error:
+        raise InputError(
+            f"model family {family} cannot take {n_mels} mels x {n_frames} frames "
+            f"({str(error).splitlines()[0]}); lengthen the clip or change the recipe's front end"
+        ) from None
+    module.train()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyasc import augment
+from tinyasc.errors import InputError
 from tinyasc.evaluate import metrics
 from tinyasc.training.recipe import Recipe
 
@@ -113,6 +114,11 @@ class Classifier(L.LightningModule):
         probabilities = torch.cat([p for p, _ in self._answers]).double().cpu().numpy()
         labels = torch.cat([y for _, y in self._answers]).cpu().numpy()
         self._answers.clear()
+        if not np.isfinite(probabilities).all():
+            raise InputError(
+                f"training diverged in epoch {self.current_epoch}: the model answers with NaN; "
+                f"lower training.lr (it is {self.recipe.training.lr:g})"
+            )
         measured = metrics.evaluate(probabilities, np.asarray(labels))
         self.log("val_log_loss", measured["log_loss"])
         self.history = {

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tinyasc.data import Clip, ClipTable, Split, load_table, split_table
 from tinyasc.data.cache import load_features
 from tinyasc.data.scenes import write_scenes
+from tinyasc.data.tau2020 import is_synthetic
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, normalize
 from tinyasc.training.progress import progress
@@ -50,7 +51,8 @@ def open_data(data: Data) -> tuple[ClipTable, Split]:
         InputError: no root given for a data set that has to be downloaded, or what `load_table` refuses.
     """
     root = data.root
-    if data.name == "demo":
+    # A folder that was named may hold scenes of other sizes, from `tinyasc data demo`.
+    if data.name == "demo" and (root is None or not is_synthetic(Path(root))):
         root = root or str(DEMO_ROOT)
         with progress("synthetic scenes") as report:
             write_scenes(Path(root), progress=report)

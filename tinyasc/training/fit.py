@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import pickle
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,10 +19,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
-from tinyasc.models import build
+from tinyasc.models import build, check_input
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.features import Prepared, loader
 from tinyasc.training.progress import Report, progress
@@ -41,12 +46,13 @@ def fit(
     Raises:
         InputError: the folder holds another recipe, or a damaged checkpoint.
     """
+    run.write_recipe(recipe)
     if run.finished:
         return run.load()
-    run.write_recipe(recipe)
     settings = recipe.training
     torch.manual_seed(settings.seed)
     module = build(recipe.family, n_classes=len(data.labels), n_mels=data.front_end.n_mels, **recipe.model_options)
+    check_input(module, recipe.family, n_mels=data.front_end.n_mels, n_frames=data.front_end.n_frames())
     train = loader(data.train, settings.batch_size, seed=settings.seed, teacher=teacher)
     classifier = Classifier(
         module,
@@ -58,12 +64,12 @@ def fit(
     last = run.checkpoints / "last.ckpt"
     resume = last if last.is_file() else None
     journal_file = run.path / "metrics.jsonl"
-    with progress(title) as report, _quiet():
+    with progress(title) as report, _quiet(), _signals_kept():
         journal = _Journal(journal_file, report, settings.epochs)
         # Two keepers: Lightning's own save_last follows the monitored metric, so it is not the last epoch.
         every = {"dirpath": run.checkpoints, "save_on_train_epoch_end": True, "enable_version_counter": False}
-        best = ModelCheckpoint(filename="best", monitor="val_log_loss", **every)
-        newest = ModelCheckpoint(filename="last", **every)
+        best = _Keeper(filename="best", monitor="val_log_loss", **every)
+        newest = _Keeper(filename="last", **every)
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             logger=False,
@@ -72,6 +78,7 @@ def fit(
             num_sanity_val_steps=0,
             deterministic="warn",
             callbacks=[journal, best, newest],
+            plugins=[_WholeFiles()],
         )
         try:
             trainer.fit(
@@ -81,19 +88,44 @@ def fit(
                 ckpt_path=resume,
                 weights_only=True,
             )
-        except (RuntimeError, KeyError, EOFError) as error:
+        except (RuntimeError, KeyError, EOFError, TypeError, pickle.UnpicklingError) as error:
             if resume is None or trainer.global_step:
                 raise
-            line = str(error).splitlines()[0]
+            line = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{resume}: cannot resume from it ({line}); delete it to start again") from error
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        except SystemExit:
+            # Lightning turns Ctrl-C into an exit without a word, and leaves the signal ignored.
+            if not trainer.interrupted:
+                raise
+            raise KeyboardInterrupt from None
     chosen = run.checkpoints / ("best.ckpt" if settings.select == "best" else "last.ckpt")
     state = torch.load(chosen, map_location="cpu", weights_only=True)
     weights = {k.removeprefix("module."): v for k, v in state["state_dict"].items()}
-    validation = next(line for line in _lines(journal_file) if line["epoch"] == state["epoch"])
+    validation = next((line for line in _lines(journal_file) if line["epoch"] == state["epoch"]), None)
+    if validation is None:
+        raise InputError(f"{journal_file}: its line of epoch {state['epoch']} is lost; delete {run.path}, train again")
     run.save(weights, recipe=recipe, labels=data.labels, front_end=data.front_end, validation=validation)
     return run.load()
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints under a temporary name beside the old one; Lightning's own way crosses from /tmp, which copies."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(Path(path), buffer.getvalue())
+
+
+class _Keeper(ModelCheckpoint):
+    """Goes on with the best score so far when the run folder was moved between a kill and now."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        old, new = str(state_dict["dirpath"]), str(self.dirpath)
+        scores = {path.replace(old, new, 1): score for path, score in state_dict["best_k_models"].items()}
+        names = ("kth_best_model_path", "last_model_path", "best_model_path")
+        paths = {name: state_dict[name].replace(old, new, 1) for name in names}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": scores})
 
 
 class _Journal(Callback):
@@ -125,8 +157,9 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = []
     for text in file.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+            lines.append({"epoch": line["epoch"]} | line)
+        except (ValueError, KeyError, TypeError):
             # A kill can leave half a line at the end.
             break
     return lines
@@ -144,6 +177,16 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 def logits(trained: Trained, features: np.ndarray, batch_size: int = 64) -> np.ndarray:

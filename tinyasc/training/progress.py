@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line per tenth elsewhere."""
+"""Progress on standard error: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 Report = Callable[..., None]
+SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
@@ -29,14 +30,16 @@ def progress(title: str) -> Iterator[Report]:
             task = bar.add_task(title, total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
         return
-    start, shown = time.monotonic(), -1
+    started = shown = time.monotonic()
 
     def line(done: int, total: int, note: str = "") -> None:
         nonlocal shown
-        tenth = 10 * done // max(1, total)
-        if tenth > shown:
-            shown = tenth
-            seconds = time.monotonic() - start
-            console.print(f"{title}: {done}/{total}, {seconds:.0f} s {note}".rstrip(), highlight=False, soft_wrap=True)
+        now = time.monotonic()
+        # Quick work says nothing, long work a line every few seconds and its last.
+        if now - shown > SECONDS_BETWEEN_LINES or (done == total and shown > started):
+            shown = now
+            console.print(
+                f"{title}: {done}/{total}, {now - started:.0f} s {note}".rstrip(), highlight=False, soft_wrap=True
+            )
 
     yield line

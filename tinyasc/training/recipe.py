@@ -62,7 +62,7 @@ class Training(_Part):
     weight_decay: float = Field(1e-5, ge=0)
     warmup_epochs: float = Field(0, ge=0)
     select: Literal["best", "last"] = "best"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=1_000_000)  # torch's seeds, made from it, have 64 bits
 
 
 class Augment(_Part):
@@ -141,7 +141,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     where, text = _read(path)
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the date 2020-13-45
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         raise InputError(
             f"{where}: not YAML{'' if line is None else f' at line {line + 1}'}; mend it and run again"
@@ -210,7 +210,7 @@ def _override(values: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {override}: {part!r} has no keys of its own")
     try:
         values[last] = _scalar(yaml.safe_load(text))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"--set {override}: the value is not YAML") from None
 
 

@@ -127,7 +127,8 @@ class Run:
         file = self.path / "model.json"
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            if not {"labels", "front_end", "recipe", "validation"} <= set(record):
+            kinds = {"labels": list, "front_end": dict, "recipe": dict, "validation": dict}
+            if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
                 raise ValueError("a part is missing")
         except FileNotFoundError:
             raise InputError(f"{self.path}: no finished training here; run `tinyasc train` again, it resumes") from None
