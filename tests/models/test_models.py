@@ -86,7 +86,7 @@ def test_atrous_trunk_keeps_the_map_and_baseline_halves_it_four_times(trunk, exp
     assert model.trunk(torch.zeros(1, 1, 37, 50)).shape[2:] == expected
 
 
-def test_atrous_trunk_sees_sixty_frames_each_way():
+def test_atrous_trunk_sees_thirty_frames_either_way():
     """Dilations 1, 2, 4, 8 of 5 taps reach 2 * 15 = 30 bins to either side, no further and no less."""
     trunk = build("atrous_cnn", n_classes=10, n_mels=64, trunk="atrous", base_channels=1).trunk.double().eval()
     for part in trunk:

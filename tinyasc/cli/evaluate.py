@@ -87,7 +87,8 @@ def command(
     """Measure models on clips that they were not trained on.
 
     Without arguments the newest compression of ./runs is measured: its teacher, and its student in float32 and int8.
-    A model file that lies in no run needs --data and --root.
+    A model file that lies in no run needs --data and --root. Integer models run on LiteRT's reference kernels, whose
+    answers are a microcontroller's bit for bit.
 
     \b
     Examples:
@@ -177,7 +178,7 @@ def _run(folder: Path, name: str) -> Candidate:
 
 def _file(path: Path, name: str, budget: int | None) -> Candidate:
     with quiet_stderr():
-        model = load(path)
+        model = load(path, exact=True)
     counts = model.card.get("counts", {})
     return Candidate(
         name,

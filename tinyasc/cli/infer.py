@@ -41,6 +41,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 )
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
 @click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
+@click.option("--exact", is_flag=True, help="Run int8 bit for bit as a microcontroller does, about 15 times slower.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per clip and line.")
 @click.pass_context
 def command(
@@ -50,6 +51,7 @@ def command(
     tta: int,
     seed: int,
     top: int,
+    exact: bool,
     as_json: bool,
 ) -> None:
     """Name the scene of audio clips.
@@ -70,7 +72,7 @@ def command(
         model_path = newest_model(Path("."))
         click.echo(f"model: {model_path} (newest in ./runs)", err=True)
     with quiet_stderr():
-        model = load(model_path)
+        model = load(model_path, exact=exact)
     failed = False
     for clip in clips:
         try:

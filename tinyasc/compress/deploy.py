@@ -134,7 +134,7 @@ def _costs(counts: Counts) -> dict[str, int]:
 
 def _open(path: Path) -> Model:
     with quiet_stderr():
-        return load(path)
+        return load(path, exact=True)
 
 
 def run_file(model: Model, features: np.ndarray, title: str | None = None) -> np.ndarray:

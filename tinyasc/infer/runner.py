@@ -132,11 +132,12 @@ class Model:
         return soxr.resample(samples, rate, self.front_end.sample_rate)
 
 
-def load(path: Path | str) -> Model:
+def load(path: Path | str, *, exact: bool = False) -> Model:
     """Reads a .tflite or .onnx file that `tinyasc compress` wrote.
 
     Args:
         path: the file; what it is is told by its content, then by its suffix.
+        exact: run integer .tflite models bit for bit as a microcontroller does, about 15 times slower.
 
     Raises:
         ModelFileError: missing, damaged, of another kind, or without a card.
@@ -153,7 +154,7 @@ def load(path: Path | str) -> Model:
     if head[4:8] == TFLITE_IDENTIFIER:
         from tinyasc.infer.backends.litert_backend import LiteRtBackend
 
-        return Model(LiteRtBackend(path), str(path))
+        return Model(LiteRtBackend(path, exact=exact), str(path))
     if path.suffix == ".onnx":
         from tinyasc.infer.backends.onnx_backend import OnnxBackend
 

@@ -1,0 +1,243 @@
+import re
+
+import pytest
+import yaml
+
+from tinyasc.errors import InputError
+from tinyasc.models import FAMILIES
+from tinyasc.training.recipe import Recipe, check_recipe, load_recipe, shipped_recipes
+
+MINIMAL = {"name": "x", "model": {"family": "sepconv_ca"}}
+
+
+def written(tmp_path, values):
+    file = tmp_path / "r.yaml"
+    file.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return file
+
+
+def refused(*args):
+    with pytest.raises(InputError) as caught:
+        load_recipe(*args)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_load(name):
+    recipe = load_recipe(name)
+    assert recipe == load_recipe(f"configs/{name}.yaml")
+    assert recipe.family in FAMILIES
+    assert (recipe.data is None) == (recipe.front_end is None) == name.startswith("students/")
+    assert load_recipe(recipe.student).distill is not None
+    if recipe.front_end is not None:
+        assert recipe.front_end.record().n_frames() >= 16
+
+
+def test_the_demo_is_shipped():
+    assert {"teachers/demo", "students/demo", "teachers/esc10", "students/sepconv_ca"} <= set(shipped_recipes())
+
+
+def test_a_missing_recipe_lists_the_shipped_ones():
+    assert "teachers/esc10" in refused("teachers/esc11")
+
+
+@pytest.mark.parametrize(
+    ("part", "typo", "meant"),
+    [
+        (None, "modle", "model"),
+        (None, "trainning", "training"),
+        ("training", "epoch", "epochs"),
+        ("augment", "mixup_alfa", "mixup_alpha"),
+        ("distill", "temprature", "temperature"),
+        ("front_end", "hop_lenght", "hop_length"),
+        ("data", "rot", "root"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path, part, typo, meant):
+    values = MINIMAL | ({typo: 1} if part is None else {part: {typo: 1}})
+    line = refused(written(tmp_path, values))
+    assert f"did you mean {meant!r}?" in line
+    assert repr(typo if part is None else f"{part}.{typo}") in line
+
+
+def test_an_unknown_key_near_nothing_lists_all(tmp_path):
+    line = refused(written(tmp_path, MINIMAL | {"distill": {"zzzzzz": 1}}))
+    assert "temperature, kd_lambda" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.epochs", 0),
+        ("training.epochs", 1.5),
+        ("training.epochs", "many"),
+        ("training.batch_size", 1),
+        ("training.lr", 0),
+        ("training.lr", -1),
+        ("training.lr", float("nan")),
+        ("training.lr", float("inf")),
+        ("training.weight_decay", -1e-9),
+        ("training.seed", -1),
+        ("training.seed", 10**12),
+        ("training.select", "first"),
+        ("training", [1]),
+        ("augment.roll", "perhaps"),
+        ("augment.time_mask", -1),
+        ("augment.time_mask", None),
+        ("distill.kd_lambda", 1.01),
+        ("distill.kd_lambda", -0.01),
+        ("distill.temperature", 0),
+        ("front_end.window", "kaiser"),
+        ("front_end.n_mels", 0),
+        ("front_end.sample_rate", "fast"),
+        ("data.test_fold", "one"),
+        ("model", "sepconv_ca"),
+        ("model", {"base_channels": 8}),
+        ("model.family", 3),
+        ("name", "../x"),
+        ("name", ""),
+        ("name", None),
+    ],
+)
+def test_wrong_types_and_ranges_are_refused_with_their_key(tmp_path, key, value):
+    part, _, last = key.partition(".")
+    values = MINIMAL | ({part: value} if not last else {part: dict(MINIMAL.get(part, {})) | {last: value}})
+    line = refused(written(tmp_path, values))
+    assert part in line and (last in line), line
+
+
+@pytest.mark.parametrize("missing", ["name", "model"])
+def test_a_missing_key_is_named(tmp_path, missing):
+    line = refused(written(tmp_path, {k: v for k, v in MINIMAL.items() if k != missing}))
+    assert f"{missing}: Field required" in line
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "5", "just words", "null"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    assert "YAML mapping" in refused(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\ta: 1", "name: 2020-13-45", "[" * 3000, "a: \x01"])
+def test_what_is_no_yaml_is_refused(tmp_path, text):
+    assert "not YAML" in refused(written(tmp_path, text))
+
+
+def test_the_line_of_a_yaml_fault_is_named(tmp_path):
+    assert "at line 2" in refused(written(tmp_path, "name: x\nmodel: {a: b: c}\n"))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00\x9f")
+    assert "cannot be read as a recipe" in refused(tmp_path / "r.yaml")
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    assert "no such recipe" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.mkdir [{}]", "!!python/object/new:pathlib.Path [{}]", "!!python/name:os.system"]
+)
+def test_a_tag_that_makes_objects_is_refused_and_not_executed(tmp_path, tag):
+    planted = tmp_path / "planted"
+    file = written(tmp_path, "name: x\nmodel: " + tag.format(planted))
+    assert "line 2" in refused(file)
+    assert not planted.exists()
+    refused(written(tmp_path, MINIMAL), [f"training={tag.format(planted)}"])
+    assert not planted.exists()
+
+
+def test_overrides():
+    recipe = load_recipe(
+        "teachers/demo",
+        [
+            "training.lr=1e-3",
+            "training.epochs=7",
+            "training.select=last",
+            "model.base_channels=8",
+            "distill.temperature=3",  # the recipe has no such part
+            "data.root=/a=b",
+            "augment.roll=false",
+            "front_end.fmax=null",
+        ],
+    )
+    assert recipe.training.lr == 1e-3 and isinstance(recipe.training.lr, float)
+    assert recipe.training.epochs == 7 and recipe.training.select == "last"
+    assert recipe.model == {"family": "atrous_cnn", "trunk": "baseline", "head": "average", "base_channels": 8}
+    assert recipe.distill is not None and recipe.distill.temperature == 3 and recipe.distill.kd_lambda == 0.9
+    assert recipe.data is not None and recipe.data.root == "/a=b"
+    assert recipe.augment.roll is False
+    assert recipe.training.batch_size == load_recipe("teachers/demo").training.batch_size
+
+
+def test_a_scientific_number_in_the_model_part_is_a_float():
+    assert load_recipe("students/demo", ["model.dropout=1e-1"]).model["dropout"] == 0.1
+
+
+def test_the_last_of_two_overrides_wins():
+    assert load_recipe("teachers/demo", ["training.epochs=3", "training.epochs=4"]).training.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("training.epochs", "write it as part.key=value"),
+        ("=3", "write it as part.key=value"),
+        ("", "write it as part.key=value"),
+        ("name.first=x", "'name' has no keys of its own"),
+        ("trainig.epochs=3", "did you mean 'training'?"),
+        ("training.epoch=3", "did you mean 'epochs'?"),
+        ("training.epochs=", "training.epochs"),
+        ("training.epochs=[1", "not YAML"),
+        ("training.epochs=2020-13-45", "not YAML"),
+        ("training.epochs=many", "training.epochs"),
+        ("training..lr=1", "training."),
+        ("training.lr.x=1", "'lr' has no keys of its own"),
+    ],
+)
+def test_bad_overrides(override, text):
+    assert text in refused("teachers/demo", [override])
+
+
+def test_the_fingerprint_follows_every_value_but_the_data_root():
+    base = load_recipe("teachers/demo")
+    assert re.fullmatch("[0-9a-f]{8}", base.fingerprint())
+    assert load_recipe("teachers/demo", ["data.root=/elsewhere"]).fingerprint() == base.fingerprint()
+    # A default that is spelt out is no change.
+    assert load_recipe("teachers/demo", ["training.seed=0"]).fingerprint() == base.fingerprint()
+    changed = (
+        "training.lr=0.003",
+        "training.seed=1",
+        "augment.gain_db=5",
+        "front_end.n_mels=40",
+        "model.base_channels=8",
+        "data.test_fold=2",
+        "data.name=esc10",
+        "distill.kd_lambda=0.8",
+        "student=students/other",
+        "name=other",
+    )
+    prints = {load_recipe("teachers/demo", [one]).fingerprint() for one in changed}
+    assert len(prints) == len(changed) and base.fingerprint() not in prints
+    assert load_recipe("students/demo").fingerprint()  # without a data part
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_resolved_yaml_round_trips(tmp_path, name):
+    recipe = load_recipe(name, ["data.root=/räume", "training.lr=1e-7"])
+    again = load_recipe(written(tmp_path, recipe.to_yaml()))
+    assert again == recipe and again.fingerprint() == recipe.fingerprint()
+    assert set(yaml.safe_load(recipe.to_yaml())) == set(Recipe.model_fields)
+
+
+def test_a_checked_recipe_names_where_it_came_from():
+    with pytest.raises(InputError, match="^model.json: "):
+        check_recipe({}, "model.json")
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = load_recipe("teachers/demo")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"
