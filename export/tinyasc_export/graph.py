@@ -19,7 +19,7 @@ import numpy as np
 
 from tinyasc_export.errors import GraphError
 
-DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64")
+DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64")
 ACTIVATIONS = ("none", "relu")
 
 # kind -> (least inputs, most inputs, names of the attributes it must carry)

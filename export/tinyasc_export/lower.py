@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor, padding_mode, window_size
 
 Rewrite = Callable[[Graph], bool]
@@ -47,6 +48,23 @@ def cast(graph: Graph, dtype: str) -> Graph:
     for t in graph.tensors.values():
         t.dtype = dtype
         t.data = None if t.data is None else t.data.astype(dtype)
+    return graph
+
+
+def store_float16(graph: Graph) -> Graph:
+    """A copy of a float32 graph whose constants are stored as float16; it computes in float32 as before.
+
+    Raises:
+        GraphError: a constant that float16 cannot hold.
+    """
+    graph = copy.deepcopy(graph)
+    for t in graph.constants():
+        assert t.data is not None
+        if not np.all(np.abs(t.data) <= np.finfo(np.float16).max):
+            raise GraphError(
+                f"tensor {t.name} holds {np.abs(t.data).max():.3g}, float16 ends at 65504; store it as fp32"
+            )
+        t.dtype, t.data = "float16", t.data.astype(np.float16)
     return graph
 
 

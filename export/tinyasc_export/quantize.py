@@ -1,8 +1,10 @@
-"""Post-training quantisation of the lowered graph: calibration on real features, then int8 integers.
+"""Post-training quantisation of the lowered graph: calibration on real features, then integers.
 
-Weights are symmetric with one scale per output channel, activations asymmetric with one scale, biases int32 at
-the product of both scales: the scheme of TensorFlow Lite's 8-bit specification. Ranges are the true
-minimum and maximum over all calibration clips, never averaged over them: averages clip the loud ones.
+Weights are int8, symmetric, with one scale per output channel. At int8 activations are asymmetric with one scale and
+biases int32 at the product of both scales; at int16x8 activations are symmetric int16 and biases int64: the schemes of
+TensorFlow Lite's specification. Ranges are the true minimum and maximum over all calibration clips, never averaged
+over them: averages clip the loud ones. Where an operator could overflow 32 bits in the worst case its output's
+scale is widened until it cannot (`limits`).
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import numpy as np
 from tinyasc_export import reference
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
-from tinyasc_export.tflite_rules import SAME_SCALE, SIGMOID_PARAMETERS
+from tinyasc_export.limits import least_output_scale
+from tinyasc_export.tflite_rules import BIAS_TYPE, SAME_SCALE, SIGMOID_PARAMETERS, check_int16_operators
 
 Ranges = dict[str, tuple[float, float]]
 
 INT8_MIN, INT8_MAX = -128, 127
+INT16_MAX = 32767
 # A map that is zero on all calibration clips still needs a scale; much narrower ones overflow XNNPACK's multipliers.
 LEAST_RANGE = 0.01
 
@@ -66,18 +70,54 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
         graph: lowered, float; left as it is.
         ranges: of every activation, from `calibrate`.
     """
+    return _quantize(graph, ranges, "int8")
+
+
+def quantize_int16x8(graph: Graph, ranges: Ranges) -> Graph:
+    """The int16x8 graph: symmetric int16 activations, int8 weights, int64 biases.
+
+    Args:
+        graph: lowered, float; left as it is.
+        ranges: of every activation, from `calibrate`.
+
+    Raises:
+        InputError: an operator that TensorFlow Lite Micro lacks at int16, with its module and how to mend it.
+    """
+    check_int16_operators(graph)
+    return _quantize(graph, ranges, "int16")
+
+
+def _quantize(graph: Graph, ranges: Ranges, dtype: str) -> Graph:
+    floors: dict[str, float] = {}
+    # Widening one output may ask for another's, further on; a chain is no longer than the graph.
+    for _ in range(len(graph.ops) + 1):
+        result = _with_floors(graph, ranges, dtype, floors)
+        wanting = False
+        for op in result.ops:
+            least, scale = least_output_scale(result, op), result.tensors[op.output].scale
+            assert scale is not None
+            if float(np.float32(scale[0])) < least < np.inf:
+                floors[op.output], wanting = least * 1.001, True
+        if not wanting:
+            break
+    result.validate()
+    return result
+
+
+def _with_floors(graph: Graph, ranges: Ranges, dtype: str, floors: dict[str, float]) -> Graph:
+    """The integer graph whose activations have at least the scales of `floors`."""
     graph = copy.deepcopy(graph)
     groups = _shared_groups(graph)
     for name, members in groups.items():
         t = graph.tensors[name]
         low = min(ranges[m][0] for m in members)
         high = max(ranges[m][1] for m in members)
-        scale, zero_point = _asymmetric(low, high)
-        t.dtype, t.scale, t.zero_point = "int8", np.array([scale]), np.array([zero_point])
+        scale, zero_point = _parameters(low, high, dtype, max(floors.get(m, 0.0) for m in members))
+        t.dtype, t.scale, t.zero_point = dtype, np.array([scale]), np.array([zero_point])
     for op in graph.ops:
         if op.kind == "sigmoid":
             out = graph.tensors[op.output]
-            scale, zero_point = SIGMOID_PARAMETERS
+            scale, zero_point = SIGMOID_PARAMETERS[dtype]
             out.scale, out.zero_point = np.array([scale]), np.array([zero_point])
     for op in graph.ops:
         if op.kind in WEIGHTED:
@@ -85,9 +125,8 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
         elif op.kind in ("add", "mul"):
             for name in op.inputs:
                 if graph.tensors[name].constant:
-                    _quantize_constant(graph.tensors[name])
+                    _quantize_constant(graph.tensors[name], dtype)
     graph.prune()
-    graph.validate()
     return graph
 
 
@@ -113,10 +152,12 @@ def _shared_groups(graph: Graph) -> dict[str, list[str]]:
     return {name: groups[root(name)] for name in parent}
 
 
-def _asymmetric(low: float, high: float) -> tuple[float, int]:
+def _parameters(low: float, high: float, dtype: str, floor: float = 0.0) -> tuple[float, int]:
     """Scale and zero point of a range widened to hold zero, so that zero padding is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max(high - low, LEAST_RANGE) / (INT8_MAX - INT8_MIN)))
+    if dtype == "int16":
+        return float(np.float32(max(max(-low, high, LEAST_RANGE) / INT16_MAX, floor))), 0
+    scale = float(np.float32(max(max(high - low, LEAST_RANGE) / (INT8_MAX - INT8_MIN), floor)))
     return scale, int(np.clip(round(INT8_MIN - low / scale), INT8_MIN, INT8_MAX))
 
 
@@ -129,7 +170,8 @@ def _quantize_weights(graph: Graph, op: Op) -> None:
     largest = np.abs(weight.data).max(axis=others).astype(np.float64)
     scale = np.maximum(largest / INT8_MAX, 1e-10)
     if bias is not None and bias.data is not None:
-        # A dead channel keeps its bias: the scale must be wide enough for it to fit 32 bits with room to add.
+        # A dead channel keeps its bias: the scale must be wide enough for it to fit 32 bits with room to add. At int16
+        # the biases have 64 bits, but a finer scale than that would need a multiplier of zero.
         scale = np.maximum(scale, np.abs(bias.data.astype(np.float64)) / (x.scale[0] * 2**30))
     if op.kind == "fully_connected":
         # One scale: what every TensorFlow Lite Micro release has a kernel for.
@@ -143,14 +185,16 @@ def _quantize_weights(graph: Graph, op: Op) -> None:
     weight.scale, weight.zero_point, weight.axis = stored, np.zeros(len(stored), np.int64), stored_axis
     if bias is not None and bias.data is not None:
         bias_scale = stored * x.scale[0]
-        bias.data, bias.dtype = np.round(bias.data / bias_scale).astype(np.int32), "int32"
+        bias.dtype = BIAS_TYPE[x.dtype]
+        bias.data = np.round(bias.data / bias_scale).astype(bias.dtype)
         bias.scale, bias.zero_point = bias_scale, np.zeros(len(bias_scale), np.int64)
         bias.axis = None if stored_axis is None else 0
 
 
-def _quantize_constant(t: Tensor) -> None:
+def _quantize_constant(t: Tensor, dtype: str) -> None:
     assert t.data is not None
-    scale, zero_point = _asymmetric(float(t.data.min()), float(t.data.max()))
-    integers = np.clip(np.round(t.data / scale) + zero_point, INT8_MIN, INT8_MAX)
-    t.data, t.dtype = integers.astype(np.int8), "int8"
+    scale, zero_point = _parameters(float(t.data.min()), float(t.data.max()), dtype)
+    limits = np.iinfo(dtype)
+    integers = np.clip(np.round(t.data / scale) + zero_point, limits.min, limits.max)
+    t.data, t.dtype = integers.astype(dtype), dtype
     t.scale, t.zero_point = np.array([scale]), np.array([zero_point])

@@ -1,7 +1,7 @@
 """The numpy reference: what a deployed graph computes, one small function per operator.
 
-This file is the specification for graphs in floating point; `reference_int8` holds the integer kernels, and
-`run` picks by the type of the graph's input. Float arithmetic runs in the type of the input, so that a
+This file is the specification for graphs in floating point; `reference_int8` and `reference_int16` hold the integer
+kernels, and `run` picks by the type of the graph's input. Float arithmetic runs in the type of the input, so that a
 float32 graph can be run in float64 by feeding it float64 features. The graph is declared for one clip; here
 the batch (axis 0) may be longer, which is how many clips are calibrated at once.
 
@@ -21,29 +21,32 @@ from tinyasc_export.graph import Graph, Op, window_size
 Kernel = Callable[[Op, list[np.ndarray]], np.ndarray]
 
 
-def run(graph: Graph, x: np.ndarray) -> np.ndarray:
+def run(graph: Graph, x: np.ndarray, rounding: str = "tflite") -> np.ndarray:
     """Runs the graph on a batch of feature maps.
 
     Args:
-        graph: in floating point, or int8 throughout (then in the `tflite` rounding).
-        x: (N, H, W, C), float32 or float64 for a float graph, int8 for an int8 one; N >= 1, the rest as the
-            graph's input.
+        graph: in floating point (constants may be stored as float16), int8 throughout, or int16x8.
+        x: (N, H, W, C), float32 or float64 for a float graph, int8 or int16 for an integer one; N >= 1, the rest as
+            the graph's input.
+        rounding: of integer graphs: "tflite" or "single" (see `rounding`).
 
     Returns:
         The graph's output with N in place of its batch of one, in the type of `x`.
 
     Raises:
-        GraphError: `x` has another shape or type than the graph wants, or the graph mixes types.
+        GraphError: `x` has another shape or type than the graph wants, the graph mixes types, or the rounding has no
+            such name.
     """
-    return run_all(graph, x)[graph.output]
+    return run_all(graph, x, rounding)[graph.output]
 
 
-def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
+def run_all(graph: Graph, x: np.ndarray, rounding: str = "tflite") -> dict[str, np.ndarray]:
     """Runs the graph and keeps every activation, for calibration and for finding where two runtimes part.
 
     Args:
         graph: as in `run`.
         x: (N, H, W, C), as in `run`.
+        rounding: as in `run`.
 
     Returns:
         The input and the output of every operator by tensor name, constants left out.
@@ -54,10 +57,11 @@ def run_all(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     declared = graph.tensors[graph.input]
     if x.ndim != len(declared.shape) or x.shape[1:] != declared.shape[1:] or x.shape[0] < 1:
         raise GraphError(f"the input is {x.shape}, the graph wants (N, {', '.join(map(str, declared.shape[1:]))})")
-    if declared.dtype == "int8":
-        from tinyasc_export import reference_int8  # it builds on this module
+    if declared.dtype in ("int8", "int16"):
+        from tinyasc_export import reference_int8, reference_int16  # they build on this module
 
-        return reference_int8.run_all(graph, x)
+        integer = reference_int8 if declared.dtype == "int8" else reference_int16
+        return integer.run_all(graph, x, rounding)
     if x.dtype not in (np.float32, np.float64):
         raise GraphError(f"the input is {x.dtype}, the float reference wants float32 or float64")
     constants: dict[str, np.ndarray] = {}

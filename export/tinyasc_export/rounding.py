@@ -1,14 +1,17 @@
-"""Fixed-point arithmetic as TensorFlow Lite Micro does it: the `tflite` rounding, on whole arrays.
+"""Fixed-point arithmetic on whole arrays: how an accumulator is brought to another scale.
 
-A real factor becomes a 32-bit multiplier and a power of two; a product is rounded twice, once when the high
-half of the product is taken and once when it is shifted down. Sources:
-tensorflow/lite/kernels/internal/common.h, quantization_util.cc and gemmlowp/fixedpoint. All values are held
-in int64, which no intermediate of an int32 computation leaves.
+A real factor becomes a 31-bit multiplier and a power of two, `real = multiplier * 2^(shift - 31)`. Two roundings
+have names. `tflite` is TensorFlow Lite Micro's default: a product is rounded twice, once when its high half is
+taken and once when that is shifted down. `single` rounds once, halves up, which is exact and takes fewer
+instructions; it is what TensorFlow Lite Micro does when built with TFLITE_SINGLE_ROUNDING. The two differ by at
+most 1 (see `scale_once`). Sources of the first: tensorflow/lite/kernels/internal/common.h, quantization_util.cc
+and gemmlowp/fixedpoint. All values are held in int64, which no intermediate of an int32 computation leaves.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -55,6 +58,46 @@ def scale(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) 
     """MultiplyByQuantizedMultiplier: x * multiplier * 2^(shift - 31), rounded twice."""
     left, right = np.maximum(shift, 0), np.maximum(np.negative(shift), 0)
     return shift_down(high_mul(np.asarray(x, np.int64) << left, multiplier), right)
+
+
+def scale_once(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """The `single` rounding: x * multiplier * 2^(shift - 31), rounded once, halves up.
+
+    With total = 31 - shift it is `(x * multiplier + (1 << (total - 1))) >> total`. For total >= 33 that equals
+    `(hi32(x * multiplier) + (1 << (total - 33))) >> (total - 32)`, one high multiplication, an addition and a shift:
+    the low half that is dropped cannot change a floor taken after an integer was added.
+
+    It lies at most 1 from `scale`. One rounding errs by at most 1/2. `scale` errs by at most 1/2 where it does not
+    shift down, and by at most 1/2 + 2^-(right + 1) where it shifts down by `right` >= 1 bits. Their difference is an
+    integer of at most 1 + 1/4.
+
+    Args:
+        x: |x| < 2^31.
+        multiplier: from `quantize_multiplier`.
+        shift: at most 30.
+    """
+    total = 31 - np.asarray(shift, np.int64)
+    return (np.asarray(x, np.int64) * multiplier + (np.int64(1) << (total - 1))) >> total
+
+
+def scale_wide(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """For 64-bit accumulators of int16x8: x * multiplier * 2^(shift - 31) with the multiplier cut to 16 bits.
+
+    Rounded once, halves up, so that it serves both roundings. The cut errs by up to 2^-16 of the result.
+
+    Args:
+        x: |x| < 2^47.
+        multiplier: from `quantize_multiplier`.
+        shift: at most 7; the result must fit 32 bits, or C would wrap it (`limits.least_output_scale`).
+    """
+    multiplier = np.asarray(multiplier, np.int64)
+    reduced = np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
+    total = 15 - np.asarray(shift, np.int64)
+    return (np.asarray(x, np.int64) * reduced + (np.int64(1) << (total - 1))) >> total
+
+
+Rescale = Callable[[np.ndarray, "np.ndarray | int", "np.ndarray | int"], np.ndarray]
+ROUNDINGS: dict[str, Rescale] = {"tflite": scale, "single": scale_once}
 
 
 def saturate(x: np.ndarray, bits: int) -> np.ndarray:
@@ -114,3 +157,40 @@ def _one_over_one_plus(a: np.ndarray) -> np.ndarray:
 def shift_away(total: np.ndarray) -> np.ndarray:
     """RoundingHalfSum's division by two, halves away from zero."""
     return divide_toward_zero(total + np.where(total >= 0, 1, -1), 2)
+
+
+def logistic_parameters(scale: float) -> tuple[int, int]:
+    """How the int16 logistic brings its input to 1 / (3 * 4096): (factor, right shift).
+
+    The factor has 15 bits and is cut, not rounded. Scales within 2^(+-1/1000) of 1/4096 count as 1/4096.
+
+    Args:
+        scale: of the input, float32.
+    """
+    log2 = np.log(np.float32(scale)) * (np.float32(1) / np.log(np.float32(2)))
+    if round_half_away(float(log2)) == -12 and abs(log2 + np.float32(12)) < np.float32(1e-3):
+        return 3, 0
+    factor, shift = scale * 4096 * 3, 0
+    while factor <= 32767 / 2 and shift <= 30:
+        factor, shift = factor * 2, shift + 1
+    return int(factor), shift
+
+
+# sigmoid(i / 24) in Q0.16
+_SIGMOID_TABLE = np.floor(65536 / (1 + np.exp(-np.arange(256) / 24)) + 0.5).astype(np.int64)
+
+
+def logistic_int16(x: np.ndarray, factor: int, shift: int) -> np.ndarray:
+    """The logistic of int16 values by a table of 256 entries and straight lines between them, in Q0.15.
+
+    Args:
+        x: int16 values, zero point 0.
+        factor: from `logistic_parameters`, as is `shift`.
+        shift: to the right.
+    """
+    x = (x * factor + ((1 << shift) >> 1)) >> shift
+    at, between = np.abs(x) >> 9, np.abs(x) & 511
+    low = _SIGMOID_TABLE[np.minimum(at, 255)]
+    high = _SIGMOID_TABLE[np.minimum(at + 1, 255)]
+    y = np.where(at >= 255, 0x7FFF << 10, (low << 9) + between * (high - low))
+    return np.where(x >= 0, y + 512, (1 << 25) - y + 511) >> 10

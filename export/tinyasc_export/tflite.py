@@ -1,4 +1,4 @@
-"""Writes a deployed graph as a .tflite file, in float32 or in full-integer int8.
+"""Writes a deployed graph as a .tflite file: float32, float16 weights, full-integer int8, or int16x8.
 
 The graph is NHWC already, so the file holds one operator per graph operator and no TRANSPOSE. The file is
 written with the schema's object API over a builder that stores equal vectors once: shapes, scales, zero
@@ -17,9 +17,10 @@ from ai_edge_litert import schema_py_generated as schema
 from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import Graph, Op, Tensor, padding_mode
+from tinyasc_export.lower import store_float16
 from tinyasc_export.tflite_metadata import IDENTIFIER
 from tinyasc_export.tflite_metadata import read_tflite_bundle as read_bundle
-from tinyasc_export.tflite_rules import check_integer_graph
+from tinyasc_export.tflite_rules import BIAS_TYPE, check_integer_graph
 
 __all__ = ["INPUT_NAME", "OUTPUT_NAME", "read_bundle", "to_tflite"]
 
@@ -28,37 +29,45 @@ OUTPUT_NAME = "logits"
 BUFFER_ALIGNMENT = 16  # `force_align: 16` in schema.fbs, which the generated Python code does not honour
 
 _TYPES = {
+    "float16": schema.TensorType.FLOAT16,
     "float32": schema.TensorType.FLOAT32,
     "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
     "int32": schema.TensorType.INT32,
+    "int64": schema.TensorType.INT64,
 }
-# kind -> (builtin operator, version in a float32 file, version in an int8 file)
-_CODES: dict[str, tuple[int, int, int]] = {
-    "conv2d": (schema.BuiltinOperator.CONV_2D, 1, 3),
-    "depthwise_conv2d": (schema.BuiltinOperator.DEPTHWISE_CONV_2D, 2, 3),
-    "fully_connected": (schema.BuiltinOperator.FULLY_CONNECTED, 1, 4),
-    "add": (schema.BuiltinOperator.ADD, 1, 2),
-    "mul": (schema.BuiltinOperator.MUL, 1, 2),
-    "mean": (schema.BuiltinOperator.MEAN, 1, 2),
-    "max_pool": (schema.BuiltinOperator.MAX_POOL_2D, 1, 2),
-    "average_pool": (schema.BuiltinOperator.AVERAGE_POOL_2D, 1, 2),
-    "pad": (schema.BuiltinOperator.PAD, 1, 2),
-    "concat": (schema.BuiltinOperator.CONCATENATION, 1, 2),
-    "slice": (schema.BuiltinOperator.SLICE, 1, 2),
-    "reshape": (schema.BuiltinOperator.RESHAPE, 1, 1),
-    "relu": (schema.BuiltinOperator.RELU, 1, 2),
-    "sigmoid": (schema.BuiltinOperator.LOGISTIC, 1, 2),
-    "hardswish": (schema.BuiltinOperator.HARD_SWISH, 1, 1),
+# kind -> (builtin operator, its version in a float32, an int8 and an int16x8 file)
+_CODES: dict[str, tuple[int, int, int, int]] = {
+    "conv2d": (schema.BuiltinOperator.CONV_2D, 1, 3, 4),
+    "depthwise_conv2d": (schema.BuiltinOperator.DEPTHWISE_CONV_2D, 2, 3, 5),
+    "fully_connected": (schema.BuiltinOperator.FULLY_CONNECTED, 1, 4, 7),
+    "add": (schema.BuiltinOperator.ADD, 1, 2, 3),
+    "mul": (schema.BuiltinOperator.MUL, 1, 2, 4),
+    "mean": (schema.BuiltinOperator.MEAN, 1, 2, 3),
+    "max_pool": (schema.BuiltinOperator.MAX_POOL_2D, 1, 2, 3),
+    "average_pool": (schema.BuiltinOperator.AVERAGE_POOL_2D, 1, 2, 3),
+    "pad": (schema.BuiltinOperator.PAD, 1, 2, 3),
+    "concat": (schema.BuiltinOperator.CONCATENATION, 1, 2, 3),
+    "slice": (schema.BuiltinOperator.SLICE, 1, 2, 4),
+    "reshape": (schema.BuiltinOperator.RESHAPE, 1, 1, 1),
+    "relu": (schema.BuiltinOperator.RELU, 1, 2, 3),
+    "sigmoid": (schema.BuiltinOperator.LOGISTIC, 1, 2, 3),
+    "hardswish": (schema.BuiltinOperator.HARD_SWISH, 1, 1, 1),
 }
+_DEQUANTIZE_VERSION = 3  # the first that reads float16
+_VERSION_COLUMN = {"float32": 1, "int8": 2, "int16": 3}
 
 
-def to_tflite(graph: Graph, bundle: Bundle | None = None) -> bytes:
+def to_tflite(graph: Graph, bundle: Bundle | None = None, *, weights: str | None = None) -> bytes:
     """The graph as a .tflite file.
 
     Args:
-        graph: float32 throughout, or int8 throughout (biases int32) with scales on every tensor. The input
-            becomes tensor "features", the output "logits".
+        graph: float32 throughout (constants may be float16), int8 throughout (biases int32), or int16x8 (weights int8,
+            biases int64), integers with scales on every tensor. The input becomes tensor "features", the output
+            "logits".
         bundle: what travels with the graph, written as metadata named `tinyasc`; None for none.
+        weights: "float16" stores the constants of a float32 graph as float16, as `lower.store_float16` does; each is
+            read through a DEQUANTIZE. None leaves them as they are.
 
     Returns:
         The file's bytes.
@@ -67,19 +76,24 @@ def to_tflite(graph: Graph, bundle: Bundle | None = None) -> bytes:
         GraphError: the graph breaks its own rules, mixes types, breaks a rule of TFLite's integer operators,
             or asks for a padding that is neither SAME nor VALID (a `pad` operator before the window expresses
             it).
+        InputError: an operator that TensorFlow Lite Micro lacks at int16.
     """
+    if weights not in (None, "float16"):
+        raise GraphError(f"weights {weights!r} is not 'float16' or None")
     graph.validate()
-    integer = graph.tensors[graph.input].dtype == "int8"
-    if integer:
+    if graph.tensors[graph.input].dtype in ("int8", "int16"):
+        if weights is not None:
+            raise GraphError("float16 weights are for float graphs; this one is quantised")
         check_integer_graph(graph)
     else:
+        graph = graph if weights is None else store_float16(graph)
         _check_float_graph(graph)
-    return _Writer(graph, integer).write(bundle)
+    return _Writer(graph).write(bundle)
 
 
 def _check_float_graph(graph: Graph) -> None:
     for t in graph.tensors.values():
-        if t.dtype != "float32" or t.quantized:
+        if t.quantized or not (t.dtype == "float32" or (t.dtype == "float16" and t.constant)):
             raise GraphError(f"tensor {t.name} is {t.dtype}; a float TFLite file wants float32 throughout")
 
 
@@ -111,9 +125,9 @@ class _SharingBuilder(flatbuffers.Builder):
 class _Writer:
     """Collects buffers, tensors and operators of one model."""
 
-    def __init__(self, graph: Graph, integer: bool) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.integer = integer
+        self.version_column = _VERSION_COLUMN[graph.tensors[graph.input].dtype]
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
         self.buffers: list[Any] = [schema.BufferT()]  # buffer 0 is empty by the format's rule
@@ -177,14 +191,27 @@ class _Writer:
             self.tensors.append(entry)
         return self.indices[t.name]
 
+    def _read(self, t: Tensor) -> int:
+        """Index of the tensor that an operator reads: `t`, or the float32 that a DEQUANTIZE makes of its float16."""
+        if t.dtype != "float16":
+            return self._tensor(t)
+        wide = Tensor(f"{t.name}.float32", t.shape)
+        if wide.name not in self.indices:
+            code = (schema.BuiltinOperator.DEQUANTIZE, _DEQUANTIZE_VERSION)
+            entry: Any = schema.OperatorT()
+            entry.opcodeIndex = self._codes.setdefault(code, len(self._codes))
+            entry.inputs, entry.outputs = _int32([self._tensor(t)]), _int32([self._tensor(wide)])
+            self.operators.append(entry)
+        return self.indices[wide.name]
+
     def _zero_bias(self, op: Op) -> int:
         """Index of a bias of zeros for a convolution that has none."""
         x, w, y = (self.graph.tensors[name] for name in (op.inputs[0], op.inputs[1], op.output))
         bias = Tensor(f"{op.output}.bias", y.shape[3:], "float32", np.zeros(y.shape[3], np.float32))
         if x.scale is not None and w.scale is not None:
             scale = x.scale * w.scale
-            zeros = np.zeros(y.shape[3], np.int32)
-            bias = Tensor(bias.name, y.shape[3:], "int32", zeros, scale, np.zeros(scale.size, np.int64), 0)
+            zeros = np.zeros(y.shape[3], BIAS_TYPE[x.dtype])
+            bias = Tensor(bias.name, y.shape[3:], str(zeros.dtype), zeros, scale, np.zeros(scale.size, np.int64), 0)
         return self._tensor(bias)
 
     def _operand(self, values: Sequence[int] | np.ndarray) -> int:
@@ -203,14 +230,13 @@ class _Writer:
         return self._operand_of[key]
 
     def _operator(self, op: Op) -> None:
-        code, float_version, int8_version = _CODES[op.kind]
-        version = int8_version if self.integer else float_version
+        code, version = _CODES[op.kind][0], _CODES[op.kind][self.version_column]
         if op.kind == "fully_connected" and _per_channel(self.graph.tensors[op.inputs[1]]):
             version = 12  # the first whose weights may carry a scale per channel
         kind, options, operands = _OPTIONS[op.kind](op, self.graph)
         entry: Any = schema.OperatorT()
+        inputs = [self._read(self.graph.tensors[name]) for name in op.inputs]
         entry.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
-        inputs = [self._tensor(self.graph.tensors[name]) for name in op.inputs]
         if op.kind in ("conv2d", "depthwise_conv2d") and len(op.inputs) == 2:
             inputs.append(self._zero_bias(op))  # LiteRT refuses convolutions without a bias
         entry.inputs = _int32(inputs + [self._operand(values) for values in operands])
@@ -287,6 +313,7 @@ def _fully_connected(op: Op, graph: Graph) -> _Options:
 def _add(op: Op, graph: Graph) -> _Options:
     options = schema.AddOptionsT()
     options.fusedActivationFunction = _fused(op)
+    options.potScaleInt16 = False  # by default LiteRT takes int16 scales for powers of two
     return schema.BuiltinOptions.AddOptions, options, []
 
 

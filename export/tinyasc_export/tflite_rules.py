@@ -1,45 +1,76 @@
-"""What TFLite's int8 operators ask of a graph: types, scales and zero points. Checked before a file is
+"""What TFLite's int8 and int16x8 operators ask of a graph: types, scales and zero points. Checked before a file is
 written.
 
-The rules are those of TensorFlow's "LiteRT 8-bit quantization specification" and of the kernels' own checks;
-a file that breaks one would be refused by the runtime, or worse, run and answer something else.
+The rules are those of TensorFlow's "LiteRT 8-bit quantization specification" (with its 16x8 part) and of the
+kernels' own checks; a file that breaks one would be refused by the runtime, or worse, run and answer something else.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyasc_export.errors import GraphError
-from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
+from tinyasc_export.errors import GraphError, InputError
+from tinyasc_export.graph import OPERATORS, WEIGHTED, Graph, Op, Tensor
+from tinyasc_export.limits import least_output_scale
 
 # Operators that move or compare integers without rescaling them.
 SAME_SCALE = ("max_pool", "average_pool", "pad", "concat", "slice", "reshape")
-SIGMOID_PARAMETERS = (1 / 256, -128)  # scale, zero point of the output
+# Scale and zero point of a sigmoid's output, by the type of the activations.
+SIGMOID_PARAMETERS = {"int8": (1 / 256, -128), "int16": (1 / 32768, 0)}
+BIAS_TYPE = {"int8": "int32", "int16": "int64"}
+# What TensorFlow Lite Micro has a kernel for at int16.
+INT16_OPERATORS = tuple(kind for kind in OPERATORS if kind != "hardswish")
+_MEND = {"hardswish": "build the student with `attention_activation: relu`"}
 WEIGHT_AXIS = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
+
+
+def check_int16_operators(graph: Graph) -> None:
+    """Checks that TensorFlow Lite Micro has every operator at int16.
+
+    Args:
+        graph: in floating point or integers.
+
+    Raises:
+        InputError: it lacks one; the message names the module that it came from and how to mend it.
+    """
+    for op in graph.ops:
+        if op.kind not in INT16_OPERATORS:
+            mend = _MEND.get(op.kind, "replace it in the student")
+            raise InputError(
+                f"module {op.module or '(top level)'}: {op.kind} has no int16 kernel in TensorFlow Lite Micro; {mend},"
+                " or export int8"
+            )
 
 
 def check_integer_graph(graph: Graph) -> None:
     """Checks that every tensor is an integer with a scale and that every operator's scales go together.
 
     Args:
-        graph: valid in itself (`Graph.validate`).
+        graph: valid in itself (`Graph.validate`); int8 or int16x8, by the type of its input.
 
     Raises:
         GraphError: at the first rule that is broken.
+        InputError: an operator that TensorFlow Lite Micro lacks at int16.
     """
+    dtype = graph.tensors[graph.input].dtype
+    if dtype == "int16":
+        check_int16_operators(graph)
     biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
+    weights = {op.inputs[1] for op in graph.ops if op.kind in WEIGHTED}
     used = {graph.input}.union(*({*op.inputs, op.output} for op in graph.ops))
     for name in sorted(used):
         t = graph.tensors[name]
-        expected = "int32" if t.name in biases else "int8"
+        expected = BIAS_TYPE[dtype] if t.name in biases else "int8" if t.name in weights else dtype
         if t.dtype != expected:
-            raise GraphError(f"tensor {t.name} is {t.dtype}; a full-integer int8 file wants {expected} here")
+            raise GraphError(f"tensor {t.name} is {t.dtype}; a full-integer {dtype} file wants {expected} here")
         if t.scale is None or t.zero_point is None or t.scale.size != t.zero_point.size:
             raise GraphError(f"tensor {t.name} has no scale and zero point, or not as many of one as of the other")
         if not np.all(np.isfinite(t.scale)) or not np.all(np.asarray(t.scale, np.float32) > 0):
             raise GraphError(f"tensor {t.name}: a scale is zero, negative or not finite in float32")
         if not t.constant and t.scale.size != 1:
             raise GraphError(f"tensor {t.name}: an activation has one scale, this one has {t.scale.size}")
+        if dtype == "int16" and np.any(t.zero_point != 0):
+            raise GraphError(f"tensor {t.name} has a zero point; int16x8 is symmetric throughout")
     for i, op in enumerate(graph.ops):
         where = f"operator {i} ({op.kind}, from {op.module or 'the graph'})"
         if op.kind in WEIGHTED:
@@ -48,8 +79,12 @@ def check_integer_graph(graph: Graph) -> None:
             for name in op.inputs:
                 if _parameters(graph.tensors[name]) != _parameters(graph.tensors[op.output]):
                     raise GraphError(f"{where}: {name} and {op.output} must share one scale and zero point")
-        elif op.kind == "sigmoid" and _parameters(graph.tensors[op.output]) != SIGMOID_PARAMETERS:
-            raise GraphError(f"{where}: the output's scale must be 1/256 and its zero point -128")
+        elif op.kind == "sigmoid" and _parameters(graph.tensors[op.output]) != SIGMOID_PARAMETERS[dtype]:
+            scale, zero_point = SIGMOID_PARAMETERS[dtype]
+            raise GraphError(f"{where}: the output's scale must be 1/{1 / scale:.0f} and its zero point {zero_point}")
+        least, (scale, _) = least_output_scale(graph, op), _parameters(graph.tensors[op.output])
+        if scale < least:
+            raise GraphError(f"{where}: with an output scale of {scale:.3g} a sum could overflow; {least:.3g} would do")
 
 
 def _check_weighted(graph: Graph, op: Op, where: str) -> None:
