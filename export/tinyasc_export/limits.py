@@ -53,6 +53,9 @@ def least_output_scale(graph: Graph, op: Op) -> float:
         return np.inf if np.prod(op.attrs["kernel"]) * 2 ** (16 if wide else 8) >= 2**31 else 0.0
     if op.kind == "relu":
         return float(_shifted(_scale(x), np.float64(_extent(x)))[0])
+    if op.kind == "hardswish":
+        # The kernel shifts its 16-bit product to the right only.
+        return _scale(x)[0] / 128 * MARGIN
     if op.kind == "sigmoid":
         return np.inf if wide and _scale(x)[0] > WIDEST_SIGMOID_INPUT else 0.0
     return 0.0

@@ -176,8 +176,18 @@ def logistic_parameters(scale: float) -> tuple[int, int]:
     return int(factor), shift
 
 
-# sigmoid(i / 24) in Q0.16
-_SIGMOID_TABLE = np.floor(65536 / (1 + np.exp(-np.arange(256) / 24)) + 0.5).astype(np.int64)
+def _sigmoid_table() -> np.ndarray:
+    """sigmoid(i / 24) in Q0.16 for i = 0 to 255, raised by half of what a straight line to the next entry lacks midway.
+
+    That rule gives TensorFlow Lite's table, but for its last entry, which is the largest of 16 bits.
+    """
+    at, midway, following = (65536 / (1 + np.exp(-(np.arange(256) + i) / 24)) for i in (0.0, 0.5, 1.0))
+    table = np.floor(at + (midway - (at + following) / 2) / 2 + 0.5).astype(np.int64)
+    table[-1] = 65535
+    return table
+
+
+_SIGMOID_TABLE = _sigmoid_table()
 
 
 def logistic_int16(x: np.ndarray, factor: int, shift: int) -> np.ndarray:

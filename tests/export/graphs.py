@@ -127,13 +127,21 @@ KINDS = (
 
 
 @st.composite
-def nets(draw: st.DrawFn, most: int = 5, kinds: tuple[str, ...] = KINDS) -> Net:
-    """Random nets of up to `most` steps over a small map, with a linear head or without one."""
-    shape = (1, draw(st.integers(1, 12)), draw(st.integers(1, 12)), draw(st.integers(1, 6)))
+def nets(draw: st.DrawFn, most: int = 5, kinds: tuple[str, ...] = KINDS, wide: bool = False) -> Net:
+    """Random nets of up to `most` steps over a small map, with a linear head or without one.
+
+    Args:
+        draw: hypothesis'.
+        most: steps.
+        kinds: to draw steps from.
+        wide: up to 130 channels in place of 9, dilations up to 8 in place of 3, also together with a stride.
+    """
+    frames = draw(st.integers(1, 12) | st.just(1)) if wide else draw(st.integers(1, 12))
+    shape = (1, draw(st.integers(1, 12)), frames, draw(_CHANNELS if wide else st.integers(1, 6)))
     net = Net(shape, seed=draw(st.integers(0, 2**16)))
     x = "x"
     for _ in range(draw(st.integers(1, most))):
-        x = _step(draw, net, x, draw(st.sampled_from(kinds)))
+        x = _step(draw, net, x, draw(st.sampled_from(kinds)), wide)
     if draw(st.booleans()):
         x = net.flatten(x)
         net.linear(x, draw(st.integers(1, 7)), activation=draw(_ACTIVATIONS), bias=draw(st.booleans()))
@@ -141,16 +149,17 @@ def nets(draw: st.DrawFn, most: int = 5, kinds: tuple[str, ...] = KINDS) -> Net:
 
 
 _ACTIVATIONS = st.sampled_from(("none", "relu"))
+_CHANNELS = st.sampled_from((1, 2, 3, 4, 8, 15, 16, 17, 64, 130)) | st.integers(1, 130)
 
 
-def _step(draw: st.DrawFn, net: Net, x: str, kind: str) -> str:
+def _step(draw: st.DrawFn, net: Net, x: str, kind: str, wide: bool = False) -> str:
     _, h, w, c = net.shape(x)
     if kind in ("conv2d", "depthwise_conv2d"):
-        kernel, stride, padding, dilation = _window(draw, h, w, most_dilation=3)
+        kernel, stride, padding, dilation = _window(draw, h, w, most_dilation=8 if wide else 3, both=wide)
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         options |= {"activation": draw(_ACTIVATIONS), "bias": draw(st.booleans())}
         if kind == "conv2d":
-            return net.conv(x, draw(st.integers(1, 9)), kernel, **options)
+            return net.conv(x, draw(_CHANNELS if wide else st.integers(1, 9)), kernel, **options)
         return net.depthwise(x, kernel, **options)
     if kind == "add":
         other = net.conv(x, c, (1, 1))
@@ -183,7 +192,7 @@ def _step(draw: st.DrawFn, net: Net, x: str, kind: str) -> str:
     return net.op(kind, [x])
 
 
-def _window(draw: st.DrawFn, h: int, w: int, most_dilation: int):
+def _window(draw: st.DrawFn, h: int, w: int, most_dilation: int, both: bool = False):
     """A window that fits, with VALID or SAME padding."""
     same = draw(st.booleans())
     kernel, dilation = [], []
@@ -192,7 +201,7 @@ def _window(draw: st.DrawFn, h: int, w: int, most_dilation: int):
         room = most_dilation if same or kernel[-1] == 1 else max(1, min(most_dilation, (n - 1) // (kernel[-1] - 1)))
         dilation.append(draw(st.integers(1, room)))
     # TFLite refuses nothing here, but a stride together with a dilation is not something that nets do.
-    strides = st.just(1) if max(dilation) > 1 else st.integers(1, 3)
+    strides = st.just(1) if max(dilation) > 1 and not both else st.integers(1, 3)
     stride = (draw(strides), draw(strides))
     pair = (kernel[0], kernel[1]), (dilation[0], dilation[1])
     padding = same_padding((h, w), pair[0], stride, pair[1]) if same else (0, 0, 0, 0)
@@ -261,12 +270,13 @@ def _quantize(t: Tensor, dtype: str, scale: np.ndarray, zero_point: int, axis: i
 
 
 def quantize_features(graph: Graph, x: np.ndarray) -> np.ndarray:
-    """Features in the integers of an int8 graph's input."""
+    """Features in the integers of a graph's input."""
     t = graph.tensors[graph.input]
-    return np.clip(np.rint(x / t.scale) + t.zero_point, -128, 127).astype(np.int8)
+    limits = np.iinfo(t.dtype)
+    return np.clip(np.rint(x / t.scale) + t.zero_point, limits.min, limits.max).astype(t.dtype)
 
 
-def small_student(seed: int = 0) -> Net:
+def small_student(seed: int = 0, gate: str = "hardswish") -> Net:
     """A net with every operator that the students use: stem, dilated separable blocks, gates, head."""
     net = Net((1, 32, 20, 1), seed)
     padding = same_padding((32, 20), (3, 3), (2, 2))
@@ -278,7 +288,7 @@ def small_student(seed: int = 0) -> Net:
         columns = net.op("mean", [x], axes=(1,))
         rows = net.op("reshape", [net.op("mean", [x], axes=(2,))], shape=(1, 1, 16, 8))
         joined = net.conv(net.op("concat", [rows, columns], axis=2), 4, (1, 1))
-        joined = net.op("hardswish", [joined])
+        joined = net.op(gate, [joined])
         by_row = net.op("slice", [joined], begin=(0, 0, 0, 0), size=(1, 1, 16, 4))
         by_column = net.op("slice", [joined], begin=(0, 0, 16, 0), size=(1, 1, 10, 4))
         by_row = net.op("reshape", [by_row], shape=(1, 16, 1, 4))

@@ -17,7 +17,7 @@ def run_litert(data: bytes, x: np.ndarray, *, reference_kernels: bool = False) -
 def run_tflm(data: bytes, x: np.ndarray) -> np.ndarray:
     from tflite_micro import runtime
 
-    interpreter = runtime.Interpreter.from_bytes(data, arena_size=1 << 20)
+    interpreter = runtime.Interpreter.from_bytes(data, arena_size=1 << 22)
     interpreter.set_input(x, 0)
     interpreter.invoke()
     return interpreter.get_output(0)
