@@ -1,6 +1,6 @@
 """The deployed graph of tinyasc, what travels with it, and its writers.
 
-`graph`, `reference`, `count`, `bundle`, `lower`, `quantize`, `onnx` and `tflite` need numpy alone (and the
+`graph`, `reference`, `limits`, `count`, `bundle`, `lower`, `quantize`, `onnx` and `tflite` need numpy alone (and the
 writers their file format); torch is imported in `capture` only.
 """
 

@@ -1,7 +1,9 @@
 """The numpy reference for int8 graphs: in the `tflite` rounding bit for bit TensorFlow Lite Micro's answers.
 
 Sums of integer products are taken by the float reference in float64, which holds them exactly (they stay far
-below 2^53) and is fast. What is integer about an operator is how its sum is brought to the output's scale.
+below 2^53) and is fast. What is integer about an operator is how its sum is brought to the output's scale; that is
+where the roundings differ. The hard swish and the inside of the sigmoid have a fixed-point recipe of their own, the
+same in both.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ A sample runs always; `-m slow` runs 2,000 graphs at each precision.
 """
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from tinyasc_export.tflite import to_tflite
 pytest.importorskip("tflite_micro", reason="the tflite-micro wheel exists for x86-64 Linux only")
 
 QUANTIZERS = {"int8": quantize_int8, "int16": quantize_int16x8}
-# Where LiteRT's reference kernels round otherwise than TensorFlow Lite Micro, by 1 unit at that operator: seen in 16 of
-# 2,500 random graphs at int8, in 124 at int16 (9 of them in mul). Every other operator was equal in all of them.
-LITERT_DIFFERS = {"int8": {"fully_connected"}, "int16": {"fully_connected", "mul"}}
+# Where LiteRT's reference kernels round otherwise than TensorFlow Lite Micro, by 1 unit at that operator. Of 6,000
+# random graphs at int16, fully_connected did so in 285, mul in 41 and relu in 1; of 2,500 at int8, fully_connected in
+# 16. Every other operator was equal in all of them.
+LITERT_DIFFERS = ("fully_connected", "mul", "relu")
 
 
 def kill_channels(net: Net, rng: np.random.Generator) -> None:
@@ -42,8 +44,19 @@ def kill_channels(net: Net, rng: np.random.Generator) -> None:
             bias.data = (bias.data * (size > 0)).astype(np.float32)
 
 
+@dataclass
+class Case:
+    """A graph and what to feed it, printed without its thousand integers."""
+
+    graph: Graph
+    q: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"{self.graph}\nfed from {self.q.min()} to {self.q.max()}, first {self.q.flat[0]}"
+
+
 @st.composite
-def integer_graphs(draw: st.DrawFn, dtype: str) -> tuple[Graph, np.ndarray]:
+def integer_graphs(draw: st.DrawFn, dtype: str) -> Case:
     """A graph quantised with ranges that are up to 30 times too wide or too narrow, and integers to feed it."""
     kinds = tuple(kind for kind in KINDS if dtype == "int8" or kind != "hardswish")
     net = draw(nets(most=4, kinds=kinds, wide=True))
@@ -66,7 +79,7 @@ def integer_graphs(draw: st.DrawFn, dtype: str) -> tuple[Graph, np.ndarray]:
             q = rng.choice(np.array([limits.min, limits.max], dtype), shape)
         case _:
             q = np.full(shape, rng.choice(np.array([limits.min, 0, limits.max], dtype)), dtype)
-    return graph, q
+    return Case(graph, q)
 
 
 def check(graph: Graph, q: np.ndarray) -> None:
@@ -75,7 +88,7 @@ def check(graph: Graph, q: np.ndarray) -> None:
     np.testing.assert_array_equal(values[graph.output], run_tflm(data, q), err_msg=str(graph))
     if not np.array_equal(run_litert(data, q, reference_kernels=True), values[graph.output]):
         kind, steps = first_difference(graph, q, values)
-        assert kind in LITERT_DIFFERS[str(q.dtype)] and steps == 1, f"LiteRT: {kind} by {steps}\n{graph}"
+        assert kind in LITERT_DIFFERS and steps == 1, f"LiteRT: {kind} by {steps}\n{graph}"
 
 
 def first_difference(graph: Graph, q: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, int]:
@@ -98,13 +111,13 @@ MANY = settings(max_examples=2000, deadline=None, database=None, suppress_health
 @SAMPLE
 @given(integer_graphs("int8"))
 def test_a_sample_of_int8_graphs(case):
-    check(*case)
+    check(case.graph, case.q)
 
 
 @SAMPLE
 @given(integer_graphs("int16"))
 def test_a_sample_of_int16x8_graphs(case):
-    check(*case)
+    check(case.graph, case.q)
 
 
 @pytest.mark.slow
@@ -112,7 +125,7 @@ def test_a_sample_of_int16x8_graphs(case):
 @MANY
 @given(integer_graphs("int8"))
 def test_many_int8_graphs(case):
-    check(*case)
+    check(case.graph, case.q)
 
 
 @pytest.mark.slow
@@ -120,7 +133,7 @@ def test_many_int8_graphs(case):
 @MANY
 @given(integer_graphs("int16"))
 def test_many_int16x8_graphs(case):
-    check(*case)
+    check(case.graph, case.q)
 
 
 @pytest.mark.parametrize("dtype", QUANTIZERS)
@@ -136,8 +149,8 @@ def test_small_student(dtype, seed):
         np.testing.assert_array_equal(together[i : i + 1], run_tflm(data, q[i : i + 1]))
 
 
-@pytest.mark.parametrize("dtype", QUANTIZERS)
-def test_s4_whole(dtype):
+@pytest.mark.parametrize(("dtype", "gate"), [("int8", "hardswish"), ("int8", "relu"), ("int16", "relu")])
+def test_s4_whole(dtype, gate):
     """The student of the seed at 64 mels x 44 frames, random weights and norms."""
     from modules import randomize
 
@@ -145,7 +158,7 @@ def test_s4_whole(dtype):
     from tinyasc_export.capture import capture
     from tinyasc_export.lower import cast, lower
 
-    module = randomize(build("sepconv_ca", n_classes=10, n_mels=64, attention_activation="relu")).double()
+    module = randomize(build("sepconv_ca", n_classes=10, n_mels=64, attention_activation=gate)).double()
     exact, scale, offset = lower(capture(module, (1, 1, 64, 44)))
     float_graph = cast(exact, "float32")
     x = np.random.default_rng(0).standard_normal((4, 64, 44, 1)) * scale[:, None, None] + offset[:, None, None]

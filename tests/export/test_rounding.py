@@ -32,7 +32,7 @@ def test_single_needs_only_the_high_half(x, multiplier, total):
     assert int(rounding.scale_once(np.int64(x), multiplier, 31 - total)) == (high + (1 << (total - 33))) >> (total - 32)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(st.data(), MULTIPLIER, st.integers(-31, 12))
 def test_the_roundings_differ_by_at_most_one(data, multiplier, shift):
     most = (1 << (31 - max(shift, 0))) - 1  # what a left shift leaves inside 32 bits
