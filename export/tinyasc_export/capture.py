@@ -148,7 +148,8 @@ class _Capture:
 
     def placeholder(self, node: torch.fx.Node, state: dict[str, Any], sources: dict[str, str]) -> Any:
         if node.name in sources:
-            return state[sources[node.name]].detach().cpu().numpy()
+            # A copy: the graph must not follow the module's further training.
+            return state[sources[node.name]].detach().cpu().numpy().copy()
         n, c, h, w = node.meta["val"].shape
         self.graph.input = "x"
         self.graph.tensors["x"] = Tensor("x", (n, h, w, c), self.dtype)
@@ -402,6 +403,8 @@ class _Capture:
 
     def cat(self, values: Sequence[_Value], dim: int = 0) -> _Value:
         parts = [self.standard(v) if len(v.axes) == 4 else self.matrix(v) for v in values]
+        if len(parts) == 1:
+            return parts[0]
         axis = parts[0].axes[dim % len(parts[0].axes)]
         return _Value(self.op("concat", [p.name for p in parts], axis=axis), parts[0].axes)
 

@@ -41,8 +41,6 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
     """
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
-    if fixed := {"n_classes", "n_mels"} & set(options):
-        raise InputError(f"model family {family}: {min(fixed)} follows from the data; take it out of the `model` part")
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
