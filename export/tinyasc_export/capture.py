@@ -7,6 +7,7 @@ length one have to move, a reshape does it; a transpose that would have to move 
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -65,7 +66,8 @@ def capture(module: torch.nn.Module, shape: Sequence[int]) -> Graph:
     """
     if len(shape) != 4 or shape[0] != 1:
         raise CaptureError(f"capture wants an input shape of (1, channels, height, width), got {tuple(shape)}")
-    first = next(module.parameters(), torch.zeros(0))
+    values = (v for v in itertools.chain(module.parameters(), module.buffers()) if v.is_floating_point())
+    first = next(values, torch.zeros(0))
     if first.dtype not in (torch.float32, torch.float64):
         raise CaptureError(f"{type(module).__name__} is {first.dtype}; call .float() on it first")
     # Part by part, since a frozen batch norm may be in evaluation mode inside a module that trains.

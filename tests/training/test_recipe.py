@@ -238,7 +238,7 @@ def test_the_resolved_yaml_round_trips(tmp_path, name):
 
 
 def test_a_checked_recipe_names_where_it_came_from():
-    with pytest.raises(InputError, match="^model.json: "):
+    with pytest.raises(InputError, match=r"^model\.json: "):
         check_recipe({}, "model.json")
 
 

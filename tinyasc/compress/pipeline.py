@@ -62,6 +62,12 @@ def compress(
     assert data_part is not None and front_end is not None, "a teacher's recipe has both"
     plan = solve(student, front_end.record(), len(teacher.labels), budget)
     student = student.model_copy(update={"model": student.model | {"base_channels": plan.base_channels}})
+    data = prepare(data_part, front_end.record())
+    if data.labels != teacher.labels:
+        raise InputError(
+            f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
+            "use the data that it was trained on"
+        )
     identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
     run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text}-{identity[:8]}")
     with run.locked():
@@ -72,12 +78,6 @@ def compress(
             "plan": asdict(plan),
         }
         _write_plan(run, stated)
-        data = prepare(data_part, front_end.record())
-        if data.labels != teacher.labels:
-            raise InputError(
-                f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
-                "use the data that it was trained on"
-            )
         trained = fit(student, run, data, teacher=_teacher_logits(run, teacher, student, data), title="distil")
         files = write_files(
             deploy(trained, data.train.features),
