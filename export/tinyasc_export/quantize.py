@@ -65,8 +65,14 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     Args:
         graph: lowered, float; left as it is.
         ranges: of every activation, from `calibrate`.
+
+    Raises:
+        GraphError: a constant that two operators read, or a sigmoid whose fixed scale would have to be shared.
     """
     graph = copy.deepcopy(graph)
+    for t in graph.constants():
+        if len(readers := graph.consumers(t.name)) > 1:
+            raise GraphError(f"constant {t.name} is read by {readers[0].module} and {readers[1].module}; copy it first")
     groups = _shared_groups(graph)
     for name, members in groups.items():
         t = graph.tensors[name]
@@ -85,7 +91,8 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
         elif op.kind in ("add", "mul"):
             for name in op.inputs:
                 if graph.tensors[name].constant:
-                    _quantize_constant(graph.tensors[name])
+                    # A factor is exact however small it is; a tiny summand is rounded against the sum anyway.
+                    _quantize_constant(graph.tensors[name], LEAST_RANGE if op.kind == "add" else 0.0)
     graph.prune()
     graph.validate()
     return graph
@@ -113,10 +120,10 @@ def _shared_groups(graph: Graph) -> dict[str, list[str]]:
     return {name: groups[root(name)] for name in parent}
 
 
-def _asymmetric(low: float, high: float) -> tuple[float, int]:
+def _asymmetric(low: float, high: float, least: float = LEAST_RANGE) -> tuple[float, int]:
     """Scale and zero point of a range widened to hold zero, so that zero padding is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max(high - low, LEAST_RANGE) / (INT8_MAX - INT8_MIN)))
+    scale = float(np.float32((max(high - low, least) or LEAST_RANGE) / (INT8_MAX - INT8_MIN)))
     return scale, int(np.clip(round(INT8_MIN - low / scale), INT8_MIN, INT8_MAX))
 
 
@@ -148,9 +155,9 @@ def _quantize_weights(graph: Graph, op: Op) -> None:
         bias.axis = None if stored_axis is None else 0
 
 
-def _quantize_constant(t: Tensor) -> None:
+def _quantize_constant(t: Tensor, least_range: float) -> None:
     assert t.data is not None
-    scale, zero_point = _asymmetric(float(t.data.min()), float(t.data.max()))
+    scale, zero_point = _asymmetric(float(t.data.min()), float(t.data.max()), least_range)
     integers = np.clip(np.round(t.data / scale) + zero_point, INT8_MIN, INT8_MAX)
     t.data, t.dtype = integers.astype(np.int8), "int8"
     t.scale, t.zero_point = np.array([scale]), np.array([zero_point])

@@ -165,9 +165,13 @@ def _candidates(target: Path) -> list[Candidate]:
         return [_file(target, str(target), None)]
     if not (target / "report.json").is_file():
         return [_run(target, str(target.name))]
-    plan = json.loads((target / "plan.json").read_text(encoding="utf-8"))
-    budget = plan["budget"]["bytes"]
-    found = [_run(Path(plan["teacher"]), "teacher")] if Path(plan["teacher"]).is_dir() else []
+    file = target / "plan.json"
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        budget, teacher = int(plan["budget"]["bytes"]), Path(plan["teacher"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
+    found = [_run(teacher, "teacher")] if teacher.is_dir() else []
     return found + [_file(target / name, name, budget) for name in FILES]
 
 
