@@ -241,8 +241,8 @@ def test_teacher_logits_follow_their_clips():
         assert torch.equal(batch["label"].float(), batch["teacher"][:, 0])
 
 
-# A kill. After epoch 0 and 2 of 4; in the middle of an epoch; between the journal's line and the checkpoint; at the
-# last epoch's end; with the last line of the journal cut.
+# A kill: after epochs 0 and 2 of 4; in the middle of one; before and after the journal's line, which is before the
+# checkpoint; when all is trained and nothing saved.
 @pytest.mark.parametrize("select", ["best", "last"])
 @pytest.mark.parametrize(
     ("epoch", "at", "first"),
@@ -254,6 +254,7 @@ def test_teacher_logits_follow_their_clips():
         (0, "on_train_epoch_end", True),
         (2, "on_train_epoch_end", True),
         (3, "on_train_epoch_end", False),
+        (4, "on_train_end", False),
     ],
 )
 def test_a_stopped_training_resumes_to_the_same_bytes(tmp_path, stopping, unbroken, select, epoch, at, first):
@@ -267,6 +268,24 @@ def test_a_stopped_training_resumes_to_the_same_bytes(tmp_path, stopping, unbrok
     assert weights(run) == weights(whole)
     assert plain(journal(run)) == plain(journal(whole))
     assert trained.validation["epoch"] == whole.load().validation["epoch"]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "at", "trained"),
+    [(3, "on_train_epoch_start", {3}), (1, "on_validation_epoch_end", {1, 2, 3}), (4, "on_train_end", set())],
+)
+def test_only_the_epochs_that_are_missing_are_trained_again(tmp_path, stopping, monkeypatch, epoch, at, trained):
+    with stopping(epoch=epoch, at=at), pytest.raises(Stop):
+        fit(recipe(), Run(tmp_path), DATA)
+    seen, step = set(), Classifier.training_step
+
+    def training_step(self, batch, batch_idx):
+        seen.add(self.current_epoch)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    fit(recipe(), Run(tmp_path), DATA)
+    assert seen == trained
 
 
 def test_a_stopped_distillation_resumes_to_the_same_bytes(tmp_path, stopping, unbroken):

@@ -91,8 +91,17 @@ def compress(
 
 
 def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
-    assert teacher.data is not None
+    """The student's recipe with what it leaves out taken from the teacher's.
+
+    Raises:
+        InputError: other sets of clips than the teacher's, whose training clips would then be tested on.
+    """
+    assert teacher.data is not None, "a teacher's recipe has data"
     data = student.data or teacher.data
+    if data.model_copy(update={"root": None}) != teacher.data.model_copy(update={"root": None}):
+        raise InputError(
+            f"{student.name}: its data part is not the teacher's ({teacher.data}); leave it out of the student's recipe"
+        )
     if root is not None:
         data = data.model_copy(update={"root": root})
     return student.model_copy(update={"data": data, "front_end": student.front_end or teacher.front_end})
