@@ -7,6 +7,7 @@ length one have to move, a reshape does it; a transpose that would have to move 
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -65,7 +66,8 @@ def capture(module: torch.nn.Module, shape: Sequence[int]) -> Graph:
     """
     if len(shape) != 4 or shape[0] != 1:
         raise CaptureError(f"capture wants an input shape of (1, channels, height, width), got {tuple(shape)}")
-    first = next(module.parameters(), torch.zeros(0))
+    values = (v for v in itertools.chain(module.parameters(), module.buffers()) if v.is_floating_point())
+    first = next(values, torch.zeros(0))
     if first.dtype not in (torch.float32, torch.float64):
         raise CaptureError(f"{type(module).__name__} is {first.dtype}; call .float() on it first")
     # Part by part, since a frozen batch norm may be in evaluation mode inside a module that trains.
@@ -148,7 +150,8 @@ class _Capture:
 
     def placeholder(self, node: torch.fx.Node, state: dict[str, Any], sources: dict[str, str]) -> Any:
         if node.name in sources:
-            return state[sources[node.name]].detach().cpu().numpy()
+            # A copy: the graph must not follow the module's further training.
+            return state[sources[node.name]].detach().cpu().numpy().copy()
         n, c, h, w = node.meta["val"].shape
         self.graph.input = "x"
         self.graph.tensors["x"] = Tensor("x", (n, h, w, c), self.dtype)
@@ -402,6 +405,8 @@ class _Capture:
 
     def cat(self, values: Sequence[_Value], dim: int = 0) -> _Value:
         parts = [self.standard(v) if len(v.axes) == 4 else self.matrix(v) for v in values]
+        if len(parts) == 1:
+            return parts[0]
         axis = parts[0].axes[dim % len(parts[0].axes)]
         return _Value(self.op("concat", [p.name for p in parts], axis=axis), parts[0].axes)
 

@@ -69,6 +69,9 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     Args:
         graph: lowered, float; left as it is.
         ranges: of every activation, from `calibrate`.
+
+    Raises:
+        GraphError: a constant that two operators read, or a sigmoid whose fixed scale would have to be shared.
     """
     return _quantize(graph, ranges, "int8")
 
@@ -88,6 +91,9 @@ def quantize_int16x8(graph: Graph, ranges: Ranges) -> Graph:
 
 
 def _quantize(graph: Graph, ranges: Ranges, dtype: str) -> Graph:
+    for t in graph.constants():
+        if len(readers := graph.consumers(t.name)) > 1:
+            raise GraphError(f"constant {t.name} is read by {readers[0].module} and {readers[1].module}; copy it first")
     floors: dict[str, float] = {}
     # Widening one output may ask for another's, further on; a chain is no longer than the graph.
     for _ in range(len(graph.ops) + 1):
@@ -125,7 +131,8 @@ def _with_floors(graph: Graph, ranges: Ranges, dtype: str, floors: dict[str, flo
         elif op.kind in ("add", "mul"):
             for name in op.inputs:
                 if graph.tensors[name].constant:
-                    _quantize_constant(graph.tensors[name], dtype)
+                    # A factor is exact however small it is; a tiny summand is rounded against the sum anyway.
+                    _quantize_constant(graph.tensors[name], dtype, LEAST_RANGE if op.kind == "add" else 0.0)
     graph.prune()
     return graph
 
@@ -152,13 +159,37 @@ def _shared_groups(graph: Graph) -> dict[str, list[str]]:
     return {name: groups[root(name)] for name in parent}
 
 
-def _parameters(low: float, high: float, dtype: str, floor: float = 0.0) -> tuple[float, int]:
+def _parameters(
+    low: float, high: float, dtype: str, floor: float = 0.0, least: float = LEAST_RANGE
+) -> tuple[float, int]:
     """Scale and zero point of a range widened to hold zero, so that zero padding is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
     if dtype == "int16":
-        return float(np.float32(max(max(-low, high, LEAST_RANGE) / INT16_MAX, floor))), 0
-    scale = float(np.float32(max(max(high - low, LEAST_RANGE) / (INT8_MAX - INT8_MIN), floor)))
+        return float(np.float32(max((max(-low, high, least) or LEAST_RANGE) / INT16_MAX, floor))), 0
+    scale = float(np.float32(max((max(high - low, least) or LEAST_RANGE) / (INT8_MAX - INT8_MIN), floor)))
     return scale, int(np.clip(round(INT8_MIN - low / scale), INT8_MIN, INT8_MAX))
+
+
+def weight_scale(op: Op, weight: np.ndarray, bias: np.ndarray | None, x_scale: float) -> np.ndarray:
+    """The scale of every output channel of a weight: (channels,) float64, each a float32 number.
+
+    Args:
+        op: the operator that the weight belongs to.
+        weight: float, in the graph's layout.
+        bias: float, (channels,), if there is one.
+        x_scale: of the operator's input.
+    """
+    axis = 3 if op.kind == "depthwise_conv2d" else 0
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = np.maximum(np.abs(weight).max(axis=others).astype(np.float64) / INT8_MAX, 1e-10)
+    if bias is not None:
+        # A dead channel keeps its bias: the scale must be wide enough for it to fit 32 bits with room to add. At int16
+        # the biases have 64 bits, but a finer scale than that would need a multiplier of zero.
+        scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (x_scale * 2**30))
+    if op.kind == "fully_connected":
+        # One scale: what every TensorFlow Lite Micro release has a kernel for.
+        scale = np.full_like(scale, scale.max())
+    return scale.astype(np.float32).astype(np.float64)
 
 
 def _quantize_weights(graph: Graph, op: Op) -> None:
@@ -166,17 +197,7 @@ def _quantize_weights(graph: Graph, op: Op) -> None:
     assert x.scale is not None and weight.data is not None
     bias = graph.tensors[op.inputs[2]] if len(op.inputs) == 3 else None
     axis = 3 if op.kind == "depthwise_conv2d" else 0
-    others = tuple(i for i in range(weight.data.ndim) if i != axis)
-    largest = np.abs(weight.data).max(axis=others).astype(np.float64)
-    scale = np.maximum(largest / INT8_MAX, 1e-10)
-    if bias is not None and bias.data is not None:
-        # A dead channel keeps its bias: the scale must be wide enough for it to fit 32 bits with room to add. At int16
-        # the biases have 64 bits, but a finer scale than that would need a multiplier of zero.
-        scale = np.maximum(scale, np.abs(bias.data.astype(np.float64)) / (x.scale[0] * 2**30))
-    if op.kind == "fully_connected":
-        # One scale: what every TensorFlow Lite Micro release has a kernel for.
-        scale = np.full_like(scale, scale.max())
-    scale = scale.astype(np.float32).astype(np.float64)
+    scale = weight_scale(op, weight.data, None if bias is None else bias.data, float(x.scale[0]))
     shape = [1] * weight.data.ndim
     shape[axis] = -1
     integers = np.clip(np.round(weight.data / scale.reshape(shape)), -INT8_MAX, INT8_MAX)
@@ -191,9 +212,9 @@ def _quantize_weights(graph: Graph, op: Op) -> None:
         bias.axis = None if stored_axis is None else 0
 
 
-def _quantize_constant(t: Tensor, dtype: str) -> None:
+def _quantize_constant(t: Tensor, dtype: str, least: float) -> None:
     assert t.data is not None
-    scale, zero_point = _parameters(float(t.data.min()), float(t.data.max()), dtype)
+    scale, zero_point = _parameters(float(t.data.min()), float(t.data.max()), dtype, least=least)
     limits = np.iinfo(dtype)
     integers = np.clip(np.round(t.data / scale) + zero_point, limits.min, limits.max)
     t.data, t.dtype = integers.astype(dtype), dtype

@@ -105,7 +105,6 @@ def test_bad_widths(width):
     [
         ({"attention_activation": "gelu"}, "gelu"),
         ({"chanels": 3}, "chanels"),
-        ({"n_classes": 3}, "n_classes"),
         ({"dropout": 7}, "dropout"),
     ],
 )

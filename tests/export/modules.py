@@ -30,7 +30,8 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 def in_torch(module: nn.Module, x: np.ndarray) -> np.ndarray:
     """A module's answers on (N, H, W, C), clip by clip, as the graph is declared."""
     with torch.no_grad():
-        return np.concatenate([module(torch.from_numpy(clip[None]).permute(0, 3, 1, 2)).numpy() for clip in x])
+        clips = [torch.from_numpy(clip[None].copy()).permute(0, 3, 1, 2) for clip in x]  # modules may work in place
+        return np.concatenate([module(clip).numpy() for clip in clips])
 
 
 class Applied(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,7 @@ def test_coordinate_attention_has_the_published_parameters(channels, published):
 def test_atrous_cnn_parameters_are_those_of_its_description(trunk, head, base):
     """Four 5x5 convolutions without bias, 64/128/256/512 at base 64, each with a batch norm; then K classes."""
     widths = [1, base, 2 * base, 4 * base, 8 * base]
-    wanted = sum(25 * a * b + 2 * b for a, b in zip(widths, widths[1:], strict=False))
+    wanted = sum(25 * a * b + 2 * b for a, b in itertools.pairwise(widths))
     wanted += (8 * base * 10 + 10) * (2 if head == "attention" else 1)
     model = build("atrous_cnn", n_classes=10, n_mels=64, trunk=trunk, head=head, base_channels=base)
     assert parameters(model) == wanted

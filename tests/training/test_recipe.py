@@ -133,6 +133,11 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     assert "cannot be read as a recipe" in refused(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize("key", ["n_classes", "n_mels"])
+def test_what_follows_from_the_data_is_no_model_option(key):
+    assert f"{key} follows from the data" in refused("teachers/demo", [f"model.{key}=3"])
+
+
 def test_a_folder_is_no_recipe(tmp_path):
     assert "no such recipe" in refused(tmp_path)
 
@@ -233,7 +238,7 @@ def test_the_resolved_yaml_round_trips(tmp_path, name):
 
 
 def test_a_checked_recipe_names_where_it_came_from():
-    with pytest.raises(InputError, match="^model.json: "):
+    with pytest.raises(InputError, match=r"^model\.json: "):
         check_recipe({}, "model.json")
 
 

@@ -143,9 +143,12 @@ def command(
 
 def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
     """The data set to measure on: what the first run says, changed by the command line."""
+    for target in targets:
+        if not target.exists():
+            raise InputError(f"{target}: no such run or model file")
     folder = targets[0] if targets[0].is_dir() else targets[0].parent
     data = None
-    if (folder / "model.json").is_file():
+    if targets[0].is_dir() or (folder / "model.json").is_file():
         data = Run(folder).load().recipe.data
     if data is None or (name is not None and name != data.name):
         if name is None:
@@ -160,13 +163,15 @@ def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fo
 def _candidates(target: Path) -> list[Candidate]:
     if target.is_file():
         return [_file(target, str(target), None)]
-    if not target.is_dir():
-        raise InputError(f"{target}: no such run or model file")
     if not (target / "report.json").is_file():
         return [_run(target, str(target.name))]
-    plan = json.loads((target / "plan.json").read_text(encoding="utf-8"))
-    budget = plan["budget"]["bytes"]
-    found = [_run(Path(plan["teacher"]), "teacher")] if Path(plan["teacher"]).is_dir() else []
+    file = target / "plan.json"
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        budget, teacher = int(plan["budget"]["bytes"]), Path(plan["teacher"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
+    found = [_run(teacher, "teacher")] if teacher.is_dir() else []
     return found + [_file(target / name, name, budget) for name in FILES]
 
 

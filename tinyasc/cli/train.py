@@ -73,10 +73,11 @@ def command(
         )
     run = Run(folder or Path(RUNS) / f"{loaded.name}-{loaded.fingerprint()}")
     click.echo(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
+    # Before the run folder is made: a data set that cannot be used leaves nothing behind.
+    data = None if run.finished else prepare(loaded.data, loaded.front_end.record())
     with run.locked():
-        front_end = loaded.front_end.record()
         run.write_recipe(loaded)
-        trained = run.load() if run.finished else fit(loaded, run, prepare(loaded.data, front_end))
+        trained = run.load() if data is None else fit(loaded, run, data)
     synthetic = " (synthetic scenes)" if loaded.data.name == "demo" else ""
     scores = trained.validation
     click.echo(

@@ -62,6 +62,12 @@ def compress(
     assert data_part is not None and front_end is not None, "a teacher's recipe has both"
     plan = solve(student, front_end.record(), len(teacher.labels), budget)
     student = student.model_copy(update={"model": student.model | {"base_channels": plan.base_channels}})
+    data = prepare(data_part, front_end.record())
+    if data.labels != teacher.labels:
+        raise InputError(
+            f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
+            "use the data that it was trained on"
+        )
     identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
     run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text}-{identity[:8]}")
     with run.locked():
@@ -72,12 +78,6 @@ def compress(
             "plan": asdict(plan),
         }
         _write_plan(run, stated)
-        data = prepare(data_part, front_end.record())
-        if data.labels != teacher.labels:
-            raise InputError(
-                f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
-                "use the data that it was trained on"
-            )
         trained = fit(student, run, data, teacher=_teacher_logits(run, teacher, student, data), title="distil")
         files = write_files(
             deploy(trained, data.train.features),
@@ -91,8 +91,17 @@ def compress(
 
 
 def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
-    assert teacher.data is not None
+    """The student's recipe with what it leaves out taken from the teacher's.
+
+    Raises:
+        InputError: other sets of clips than the teacher's, whose training clips would then be tested on.
+    """
+    assert teacher.data is not None, "a teacher's recipe has data"
     data = student.data or teacher.data
+    if data.model_copy(update={"root": None}) != teacher.data.model_copy(update={"root": None}):
+        raise InputError(
+            f"{student.name}: its data part is not the teacher's ({teacher.data}); leave it out of the student's recipe"
+        )
     if root is not None:
         data = data.model_copy(update={"root": root})
     return student.model_copy(update={"data": data, "front_end": student.front_end or teacher.front_end})

@@ -41,13 +41,16 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
     """
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
-    if fixed := {"n_classes", "n_mels"} & set(options):
-        raise InputError(f"model family {family}: {min(fixed)} follows from the data; take it out of the `model` part")
+    width = options.get("base_channels", 1)
+    if type(width) is not int or width < 1:
+        raise InputError(f"model family {family}: base_channels must be a whole number from 1 up, got {width!r}")
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise InputError(
-            f"model family {family}: {str(error).split(') ')[-1]}; check the recipe's `model` part"
+            f"model family {family} cannot be built with {given} ({str(error).split(') ')[-1]}); "
+            "check the recipe's `model` part"
         ) from None
 
 

@@ -68,7 +68,11 @@ def cache_folder() -> Path:
 
 
 def prepare(data: Data, front_end: FrontEnd) -> Prepared:
-    """Features of the training and validation sets, normalised by the training set's mean and deviation per band.
+    """Features of the training and validation sets.
+
+    Args:
+        data: which clips.
+        front_end: its per-band normalisation is used; one without any is given the training set's mean and deviation.
 
     Raises:
         InputError: as `open_data` and `load_features`.
@@ -77,18 +81,18 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
     clips = [*split.train, *split.validation]
     with progress("features") as report:
         mel = load_features(clips, front_end, cache_folder(), progress=report)
-    train = mel[: len(split.train)]
-    mean = train.mean(axis=(0, 2), dtype=np.float64)
-    deviation = train.std(axis=(0, 2), dtype=np.float64)
-    scale = 1 / np.maximum(deviation, 1e-3)
-    normalized = front_end.without_normalization().with_normalization(scale, -mean * scale)
-    mel = normalize(mel, normalized)
     cut = len(split.train)
+    if not front_end.band_scale:
+        mean = mel[:cut].mean(axis=(0, 2), dtype=np.float64)
+        deviation = mel[:cut].std(axis=(0, 2), dtype=np.float64)
+        scale = 1 / np.maximum(deviation, 1e-3)
+        front_end = front_end.with_normalization(scale, -mean * scale)
+    mel = normalize(mel, front_end)
     return Prepared(
         Part(mel[:cut], class_indices(split.train, table.labels)),
         Part(mel[cut:], class_indices(split.validation, table.labels)),
         table.labels,
-        normalized,
+        front_end,
         split,
         table.synthetic,
     )

@@ -46,6 +46,11 @@ def fit(
     Raises:
         InputError: the folder holds another recipe, or a damaged checkpoint.
     """
+    if recipe.distill is not None and teacher is None:
+        raise InputError(
+            f"{recipe.name}: distils from a teacher, so it is a recipe for `tinyasc compress --student`; "
+            "without one, train it with --set distill=null"
+        )
     run.write_recipe(recipe)
     if run.finished:
         return run.load()
@@ -88,7 +93,7 @@ def fit(
                 ckpt_path=resume,
                 weights_only=True,
             )
-        except (RuntimeError, KeyError, EOFError, TypeError, pickle.UnpicklingError) as error:
+        except (RuntimeError, KeyError, EOFError, TypeError, OSError, pickle.UnpicklingError) as error:
             if resume is None or trainer.global_step:
                 raise
             line = (str(error).splitlines() or [type(error).__name__])[0]

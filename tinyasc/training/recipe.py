@@ -116,6 +116,8 @@ class Recipe(_Part):
     def _has_family(cls, model: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(model.get("family"), str):
             raise ValueError("needs a `family`, for example `family: sepconv_ca`")
+        if fixed := {"n_classes", "n_mels"} & set(model):
+            raise ValueError(f"{min(fixed)} follows from the data and the front end; take it out")
         return model
 
     def fingerprint(self) -> str:
