@@ -1,6 +1,7 @@
 """A graph and its bundle in one .npz file: JSON for the structure, one array per constant, no pickle.
 
-The file is what a run folder keeps of a student, so that it can be profiled and exported again without its torch module.
+The file is what a run folder keeps of a student, so that it can be profiled and exported again without its
+torch module.
 Scales are written as JSON numbers, which give every float64 back exactly.
 """
 

@@ -1,12 +1,13 @@
 """The nodes of an ONNX file of a quantised graph: every operator in float between DequantizeLinear and QuantizeLinear.
 
-int8 activations are stored as uint8 (128 added to values and zero points), weights as int8 per channel, biases as int32:
-the pair that onnxruntime has kernels for on most CPUs. int16 activations stay int16; no CPU kernel computes in them, so a
-runtime *simulates* them in float32, and the file's doc string says so.
+int8 activations are stored as uint8 (128 added to values and zero points), weights as int8 per channel, biases as
+int32: the pair that onnxruntime has kernels for on most CPUs. int16 activations stay int16; no CPU kernel computes in
+them, so a runtime *simulates* them in float32, and the file's doc string says so.
 
-Results follow the integer reference up to the rounding of each operator: QuantizeLinear rounds halves to even, TensorFlow
-Lite rounds away from zero. Halves are rare but in means and average pools, whose input's scale is therefore larger by 2^-14:
-it tips every half away from zero. Average pools round the raw integers, so their zero point is the integer 0.
+Results follow the integer reference up to the rounding of each operator, which is single here and double in TensorFlow
+Lite; the differences add up along a net. QuantizeLinear also rounds halves to even, TensorFlow Lite away from zero.
+Halves are rare but in means and average pools, whose input's scale is therefore larger by 2^-14: it tips every half
+away from zero. Average pools round the raw integers, so their zero point is the integer 0.
 """
 
 from __future__ import annotations
