@@ -1,7 +1,7 @@
-"""What quantisation changes, tensor by tensor: signal-to-noise ratio and cosine of a quantised graph against the float one.
+"""Drift of a quantised graph, tensor by tensor: signal-to-noise ratio and cosine against the float graph.
 
-Both graphs run on the same clips, each on its own answers, so that a tensor's noise holds all that the operators before it
-added. The first tensor whose ratio falls is where to look.
+Both graphs run on the same clips, each on its own answers, so that a tensor's noise holds all that the operators before
+it added. The first tensor whose ratio falls is where to look.
 """
 
 from __future__ import annotations

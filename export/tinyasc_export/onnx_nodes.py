@@ -122,7 +122,7 @@ class Writer:
         unique, i = name, 2
         while unique in self.initializers:
             unique, i = f"{name}_{i}", i + 1
-        self.initializers[unique] = numpy_helper.from_array(np.ascontiguousarray(data), unique)
+        self.initializers[unique] = numpy_helper.from_array(np.asarray(data, order="C"), unique)
         return unique
 
     def _value_info(self, name: str) -> Any:

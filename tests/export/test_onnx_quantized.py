@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from graphs import BUNDLE, KINDS, Net, nets, quantize_by_hand, quantize_features, small_student
 from hypothesis import given, settings
+from runtimes import run_onnx
 from students import s4
 
 from tinyasc_export import reference
@@ -166,3 +167,9 @@ def test_a_model_of_another_writer_is_labelled():
     data = label_onnx(to_onnx(small_student().graph), BUNDLE, "from elsewhere")
     assert onnx.load_model_from_string(data).doc_string == "from elsewhere"
     assert read_onnx_bundle(data, "m.onnx") == BUNDLE
+
+
+def test_onnxruntime_takes_the_file_with_its_optimisations_on():
+    _, graph, x = s4(settled=False)
+    answer = integers(graph, run_onnx(to_onnx(graph), real(graph, graph.input, x[:1])))
+    assert np.abs(answer - reference.run(graph, x[:1])).max() <= 8  # its kernels round and saturate otherwise

@@ -1,7 +1,8 @@
 """What each year's competition rule asks of a model, and whether a deployed graph meets it.
 
 The rules are data: configs/budgets/*.yaml. What they count, whatever one thinks of it: `parameters` (each value is one,
-zeros included), `bytes` (of all constants at their stored width) or `nonzero_bytes` (zeros are free). MACs are the graph's true ones per second of sound, as `tinyasc_export.count` counts them.
+zeros included), `bytes` (of all constants at their stored width) or `nonzero_bytes` (zeros are free). MACs are the
+graph's true ones per second of sound, as `tinyasc_export.count` counts them.
 """
 
 from __future__ import annotations
