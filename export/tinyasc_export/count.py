@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyasc_export.graph import Graph, Op
+from tinyasc_export.graph import Graph, Op, Tensor
 
 SCALE_BYTES = 4  # float32
 ZERO_POINT_BYTES = 4  # int32; TFLite stores int64, of which no bit beyond the eighth is ever used
@@ -57,6 +57,95 @@ def count(graph: Graph, file_bytes: int | None = None) -> Counts:
 def macs(graph: Graph) -> int:
     """Multiply-accumulates of one inference: convolutions and linear layers, as `macs_per_op` counts them."""
     return sum(macs_per_op(graph))
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """One operator's line of a profile.
+
+    Args:
+        module: the path of the module that it came from.
+        kind: of the operator.
+        output: its output's name.
+        shape: of that output.
+        macs: as `macs_per_op` counts them.
+        parameters: values of its constants that no operator before it has read.
+        parameter_bytes: those at their stored width.
+    """
+
+    module: str
+    kind: str
+    output: str
+    shape: tuple[int, ...]
+    macs: int
+    parameters: int
+    parameter_bytes: int
+
+
+@dataclass(frozen=True)
+class ModuleCost:
+    """One module's line: the sums over its operators."""
+
+    module: str
+    operators: int
+    macs: int
+    parameters: int
+    parameter_bytes: int
+
+
+def per_op(graph: Graph) -> list[OpCost]:
+    """Costs per operator, in the order in which they run; they add up to `count`'s totals."""
+    seen: set[str] = set()
+    rows = []
+    for op, op_macs in zip(graph.ops, macs_per_op(graph), strict=True):
+        new = [graph.tensors[n] for n in dict.fromkeys(op.inputs) if graph.tensors[n].constant and n not in seen]
+        seen.update(t.name for t in new)
+        values = sum(_values(t.shape) for t in new)
+        shape = graph.tensors[op.output].shape
+        rows.append(OpCost(op.module, op.kind, op.output, shape, op_macs, values, sum(t.nbytes for t in new)))
+    return rows
+
+
+def per_module(graph: Graph, depth: int | None = None) -> list[ModuleCost]:
+    """Costs per module, in the order in which the modules first run.
+
+    Args:
+        graph: in floating point or quantised.
+        depth: joins modules whose paths begin with the same so many names ("blocks.3.pointwise" at 2 is "blocks.3");
+            None keeps whole paths.
+    """
+    sums: dict[str, ModuleCost] = {}
+    for row in per_op(graph):
+        name = row.module if depth is None else ".".join(row.module.split(".")[:depth])
+        old = sums.get(name, ModuleCost(name, 0, 0, 0, 0))
+        sums[name] = ModuleCost(
+            name,
+            old.operators + 1,
+            old.macs + row.macs,
+            old.parameters + row.parameters,
+            old.parameter_bytes + row.parameter_bytes,
+        )
+    return list(sums.values())
+
+
+def nonzero_parameters(graph: Graph) -> int:
+    """Values in constant tensors that are not zero. A quantised value is zero where it stands for zero."""
+    return sum(_nonzero(t) for t in graph.constants())
+
+
+def nonzero_bytes(graph: Graph) -> int:
+    """Bytes of the non-zero parameters at their stored width, as the rules of 2020 and 2021 count them."""
+    return sum(_nonzero(t) * np.dtype(t.dtype).itemsize for t in graph.constants())
+
+
+def _nonzero(t: Tensor) -> int:
+    assert t.data is not None
+    if t.zero_point is None or not np.any(t.zero_point):
+        return int(np.count_nonzero(t.data))
+    shape = [1] * t.data.ndim
+    if t.axis is not None and t.zero_point.size > 1:
+        shape[t.axis] = -1
+    return int(np.count_nonzero(t.data != t.zero_point.reshape(shape)))
 
 
 def macs_per_op(graph: Graph) -> list[int]:

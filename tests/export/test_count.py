@@ -4,7 +4,18 @@ from fvcore.nn import FlopCountAnalysis
 from graphs import Net, quantize_by_hand, same_padding, small_student
 from torch import nn
 
-from tinyasc_export.count import count, macs, macs_per_op, parameter_bytes, parameters, quantization_bytes
+from tinyasc_export.count import (
+    count,
+    macs,
+    macs_per_op,
+    nonzero_bytes,
+    nonzero_parameters,
+    parameter_bytes,
+    parameters,
+    per_module,
+    per_op,
+    quantization_bytes,
+)
 
 
 def by_hand() -> Net:
@@ -90,3 +101,33 @@ def test_count_gathers_everything():
     assert count(graph).file_bytes is None
     assert all(isinstance(n, int) for n in (counts.macs, counts.parameters, counts.parameter_bytes))
     assert np.prod((3, 3)) * 8 == graph.constants()[0].data.size
+
+
+def test_the_tables_add_up():
+    graph = quantize_by_hand(small_student().graph, small_student().features())
+    counts, rows = count(graph), per_op(graph)
+    assert [r.macs for r in rows] == list(counts.macs_per_op)
+    for table in (rows, per_module(graph), per_module(graph, depth=1)):
+        assert sum(r.macs for r in table) == counts.macs
+        assert sum(r.parameters for r in table) == counts.parameters
+        assert sum(r.parameter_bytes for r in table) == counts.parameter_bytes
+    assert rows[0].shape == (1, 16, 10, 8) and rows[0].kind == "conv2d" and rows[0].module == "net.conv2d0"
+    (only,) = per_module(graph, depth=1)
+    assert (only.module, only.operators) == ("net", len(graph.ops))
+
+
+def test_nonzero_parameters_by_hand():
+    net = Net((1, 4, 4, 2))
+    x = net.conv("x", 3, (1, 1))
+    net.op("add", [x, net.constant(1, 1, 1, 3)], activation="none")
+    w, b, c = net.graph.constants()
+    w.data[0, 0, 0, 0] = b.data[1] = 0
+    assert nonzero_parameters(net.graph) == 6 + 3 + 3 - 2
+    assert nonzero_bytes(net.graph) == 4 * 10
+    quantized = quantize_by_hand(net.graph, net.features())
+    w, b, c = quantized.constants()
+    c.data[..., 0] = c.zero_point[0]  # stands for zero, though the integer is none
+    c.data[..., 1:] = c.zero_point[0] - 1
+    expected = np.count_nonzero(w.data), np.count_nonzero(b.data), 2
+    assert nonzero_parameters(quantized) == sum(expected)
+    assert nonzero_bytes(quantized) == expected[0] + 4 * expected[1] + 2

@@ -115,11 +115,19 @@ def test_other_files_are_refused(garbage):
         read_onnx_bundle(garbage, "m.onnx")
 
 
-def test_integer_graphs_are_refused():
+def test_graphs_of_mixed_types_are_refused():
     net = Net((1, 4, 4, 1))
     net.conv("x", 2, (3, 3))
-    with pytest.raises(GraphError, match="int8"):
-        to_onnx(quantize_by_hand(net.graph, net.features()))
+    quantized = quantize_by_hand(net.graph, net.features())
+    quantized.tensors["x"].dtype, quantized.tensors["x"].scale = "float32", None
+    with pytest.raises(GraphError, match="float32 throughout"):
+        to_onnx(quantized)
+    quantized = quantize_by_hand(net.graph, net.features())
+    quantized.constants()[0].scale = None
+    with pytest.raises(GraphError, match="without a scale"):
+        to_onnx(quantized)
+    with pytest.raises(GraphError, match="'float16'"):
+        to_onnx(net.graph, weights="bfloat16")
 
 
 def test_unequal_ranks_are_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,18 @@ from tinyasc_export.bundle import Bundle
 from tinyasc_export.capture import capture
 from tinyasc_export.count import Counts, count
 from tinyasc_export.graph import Graph
+from tinyasc_export.graphfile import save_graph
 from tinyasc_export.lower import cast, lower
 from tinyasc_export.onnx import to_onnx
-from tinyasc_export.quantize import calibrate, quantize_int8
+from tinyasc_export.quantize import Ranges, calibrate, quantize_int8
 from tinyasc_export.tflite import to_tflite
 
 CALIBRATION_CLIPS = 256
 # Largest relative difference between torch's logits and those of a float file.
 FLOAT_TOLERANCE = 1e-3
+# What later commands read a student from: its graphs, and the ranges of its activations on the calibration clips.
+GRAPH_FILE = "graph-{}.npz"
+RANGES_FILE = "ranges.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Deployed:
     front_end: FrontEnd
     scale: np.ndarray
     offset: np.ndarray
+    ranges: Ranges
 
     def features(self, normalized: np.ndarray) -> np.ndarray:
         """What the graphs want, from features as the student was trained on. (clips, bands, frames) float32."""
@@ -66,7 +72,9 @@ def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
     wanted = (calibration[picked] * scale[:, None] + offset[:, None]).astype(np.float32)[..., None]
     with progress("calibrate") as report:
         ranges = calibrate(graph, wanted, batch_size=4, progress=report)
-    return Deployed(graph, quantize_int8(graph, ranges), front_end.with_normalization(scale, offset), scale, offset)
+    return Deployed(
+        graph, quantize_int8(graph, ranges), front_end.with_normalization(scale, offset), scale, offset, ranges
+    )
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,15 @@ def write_files(
             raise TinyascError(f"{path}: answers otherwise than when it was measured; please report this")
         written.append(Written(path, precision, count(graph, len(data)), scores))
     return written
+
+
+def write_graphs(deployed: Deployed, trained: Trained, card: dict[str, Any], folder: Path) -> None:
+    """Writes graph-fp32.npz, graph-int8.npz and ranges.json, from which `profile` and `export` work."""
+    for precision, graph in (("fp32", deployed.float_graph), ("int8", deployed.int8_graph)):
+        about = card | {"precision": precision, "counts": _costs(count(graph))}
+        bundle = Bundle(trained.labels, deployed.front_end.to_dict(), about)
+        write_atomic(folder / GRAPH_FILE.format(precision), save_graph(graph, bundle))
+    write_atomic(folder / RANGES_FILE, json.dumps(deployed.ranges, indent=1, sort_keys=True))
 
 
 def _costs(counts: Counts) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyasc.compress.budget import Budget
-from tinyasc.compress.deploy import Written, deploy, write_files
+from tinyasc.compress.deploy import Written, deploy, write_files, write_graphs
 from tinyasc.compress.solver import Plan, solve
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.files import write_atomic
@@ -79,13 +79,10 @@ def compress(
         }
         _write_plan(run, stated)
         trained = fit(student, run, data, teacher=_teacher_logits(run, teacher, student, data), title="distil")
-        files = write_files(
-            deploy(trained, data.train.features),
-            trained,
-            data.validation,
-            _card(student, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors")),
-            run.path,
-        )
+        deployed = deploy(trained, data.train.features)
+        card = _card(student, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
+        write_graphs(deployed, trained, card, run.path)
+        files = write_files(deployed, trained, data.validation, card, run.path)
         _judge(run, files, budget)
     return Compressed(run, trained, teacher, files, budget)
 

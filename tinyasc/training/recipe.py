@@ -172,7 +172,7 @@ def check_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with tinyasc."""
-    root = _configs()
+    root = configs_folder()
     return sorted(
         p.relative_to(root).with_suffix("").as_posix()
         for kind in ("teachers", "students")
@@ -180,7 +180,8 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def _configs() -> Path:
+def configs_folder() -> Path:
+    """Where the shipped recipes and budgets lie."""
     # An installed wheel holds them inside the package, a checkout beside it.
     inside = Path(str(resources.files("tinyasc"))) / "configs"
     return inside if inside.is_dir() else inside.parent.parent / "configs"
@@ -189,7 +190,7 @@ def _configs() -> Path:
 def _read(path: str | Path) -> tuple[str, str]:
     file = Path(path)
     if not file.is_file():
-        shipped = _configs() / f"{str(path).removeprefix('configs/').removesuffix('.yaml')}.yaml"
+        shipped = configs_folder() / f"{str(path).removeprefix('configs/').removesuffix('.yaml')}.yaml"
         if not shipped.is_file():
             raise InputError(f"{path}: no such recipe; a file, or one of: {', '.join(shipped_recipes())}")
         file = shipped

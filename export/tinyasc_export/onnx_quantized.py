@@ -1,0 +1,137 @@
+"""The nodes of an ONNX file of a quantised graph: every operator in float between DequantizeLinear and QuantizeLinear.
+
+int8 activations are stored as uint8 (128 added to values and zero points), weights as int8 per channel, biases as
+int32: the pair that onnxruntime has kernels for on most CPUs. int16 activations stay int16; no CPU kernel computes in
+them, so a runtime *simulates* them in float32, and the file's doc string says so.
+
+Results follow the integer reference up to the rounding of each operator, which is single here and double in TensorFlow
+Lite; the differences add up along a net. QuantizeLinear also rounds halves to even, TensorFlow Lite away from zero.
+Halves are rare but in means and average pools, whose input's scale is therefore larger by 2^-14: it tips every half
+away from zero. Average pools round the raw integers, so their zero point is the integer 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from tinyasc_export.errors import GraphError
+from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
+from tinyasc_export.onnx_nodes import INPUT_NAME, OUTPUT_NAME, Writer
+
+SIMULATED = "int16 activations, simulated on CPU: runtimes compute this graph in float32 between its rounding steps"
+TIP = 1 + 2.0**-14
+_ACTIVATIONS = {"int8": (np.uint8, 128), "int16": (np.int16, 0)}  # stored type, and what is added to the integers
+
+
+class QuantizedWriter(Writer):
+    """Collects the nodes of one quantised file.
+
+    Args:
+        graph: every tensor quantised, activations all int8 or all int16.
+
+    Raises:
+        GraphError: a tensor without scale, or of a type that such a file does not hold.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.kind = graph.tensors[graph.input].dtype
+        if self.kind not in _ACTIVATIONS:
+            raise GraphError(f"the graph's input is {self.kind}; a quantised ONNX file wants int8 or int16")
+        self.integers, self.added = _ACTIVATIONS[self.kind]
+        self.doc_string = SIMULATED if self.kind == "int16" else ""
+        self._biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
+        self._real: dict[tuple[str, str], str] = {}
+        # Of the operator that is being written: its halves are tipped, it works on the raw integers.
+        self._tipped, self._raw = False, False
+        for t in graph.tensors.values():
+            if t.scale is None or t.zero_point is None:
+                raise GraphError(f"tensor {t.name} is {t.dtype} without a scale; a quantised file wants one everywhere")
+            if not t.constant and t.dtype != self.kind:
+                raise GraphError(f"activation {t.name} is {t.dtype}, the input {self.kind}; a file holds one type")
+        self._quantize(INPUT_NAME, graph.input, "features")
+
+    def value(self, name: str) -> str:
+        """The dequantised values of an activation, by a node that its readers share."""
+        kind = "raw" if self._raw else "tipped" if self._tipped else "real"
+        key = (name, kind)
+        if key not in self._real:
+            scale, zero_point = self._parameters(name)
+            scale = np.float32(scale * TIP) if self._tipped else scale
+            self._real[key] = self._dequantize(f"{name}_q", scale, zero_point, f"{name}_{kind}")
+        return self._real[key]
+
+    def stored(self, tensor: str, name: str, arrange: str) -> str:
+        """Integers of a constant with a DequantizeLinear behind them."""
+        t = self.graph.tensors[tensor]
+        data = self.arranged(tensor, arrange)
+        assert t.scale is not None and t.zero_point is not None
+        if tensor in self._biases:
+            return self._bias(t, name)
+        if t.dtype != "int8":
+            data, zero_point = data.astype(self.integers), t.zero_point.astype(self.integers)
+        elif arrange in ("conv", "depthwise") or not np.any(t.zero_point):
+            zero_point = t.zero_point.astype(np.int8)  # weights
+        else:
+            data = (data.astype(np.int16) + 128).astype(np.uint8)
+            zero_point = (t.zero_point + 128).astype(np.uint8)
+        kept = self.initializer(data, name)
+        if t.scale.size == 1:
+            return self._dequantize(kept, np.float32(t.scale.flat[0]), zero_point.reshape(-1)[0], f"{kept}_real")
+        axis = 0 if arrange in ("conv", "depthwise") else t.axis or 0
+        scale = t.scale.reshape(-1).astype(np.float32)
+        return self._dequantize(kept, scale, zero_point.reshape(-1), f"{kept}_real", axis=axis)
+
+    def _bias(self, t: Tensor, name: str) -> str:
+        assert t.data is not None and t.scale is not None
+        scale = t.scale.reshape(-1)
+        if np.abs(t.data).max(initial=0) > np.iinfo(np.int32).max:
+            # 64-bit biases of int16 graphs; no ONNX operator dequantises them.
+            return self.initializer((t.data * scale).astype(np.float32), name)
+        kept = self.initializer(t.data.astype(np.int32), name)
+        values = scale.astype(np.float32) if scale.size > 1 else np.float32(scale[0])
+        zero = np.zeros(scale.size, np.int32) if scale.size > 1 else np.int32(0)
+        return self._dequantize(kept, values, zero, f"{kept}_real", **({"axis": 0} if scale.size > 1 else {}))
+
+    def _operator(self, op: Op) -> None:
+        name, real = op.module or op.kind, f"{op.output}_computed"
+        self._tipped, self._raw = op.kind in ("mean", "average_pool"), op.kind == "average_pool"
+        self.emit(op, name, real)
+        self._quantize(real, op.output, name)
+        self._tipped, self._raw = False, False
+        if op.output == self.graph.output:
+            scale, zero_point = self._parameters(op.output)
+            self._dequantize(f"{op.output}_q", scale, zero_point, OUTPUT_NAME)
+
+    def _parameters(self, name: str) -> tuple[np.float32, Any]:
+        """Scale and zero point of an activation as stored; on raw integers the zero point is the integer 0."""
+        t = self.graph.tensors[name]
+        assert t.scale is not None and t.zero_point is not None
+        zero_point = 0 if self._raw else int(t.zero_point.flat[0])
+        return np.float32(t.scale.flat[0]), self.integers(zero_point + self.added)
+
+    def _quantize(self, real: str, name: str, stem: str) -> None:
+        scale, zero_point = self._parameters(name)
+        inputs = [real, self._shared(scale, "scale"), self._shared(zero_point, "zero_point")]
+        self.node("QuantizeLinear", inputs, f"{name}_q", f"{stem}.quantize")
+
+    def _dequantize(self, integers: str, scale: Any, zero_point: Any, output: str, **attrs: int) -> str:
+        inputs = [integers, self._shared(scale, "scale"), self._shared(zero_point, "zero_point")]
+        return self.node("DequantizeLinear", inputs, output, f"{output}.dequantize", **attrs)
+
+    def _shared(self, values: Any, stem: str) -> str:
+        """An initializer with a scale or zero point; equal ones are stored once."""
+        array = np.asarray(values)
+        key = (f"{array.dtype}{array.shape}{array.tobytes()!r}", stem)
+        if key not in self._constants:
+            self._constants[key] = self.initializer(array, f"{stem}{len(self._constants)}")
+        return self._constants[key]
+
+    def _value_info(self, name: str) -> Any:
+        shape = self.graph.tensors[name].shape
+        shape = tuple(shape[i] for i in (0, 3, 1, 2)) if len(shape) == 4 else shape
+        file_name = INPUT_NAME if name == self.graph.input else OUTPUT_NAME
+        return helper.make_tensor_value_info(file_name, TensorProto.FLOAT, shape)

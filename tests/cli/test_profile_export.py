@@ -1,0 +1,199 @@
+"""`tinyasc profile` and `tinyasc export` on a small student and a small teacher that were never trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tinyasc.cli.main import cli
+from tinyasc.compress.deploy import deploy, write_files, write_graphs
+from tinyasc.compress.rules import shipped_rules
+from tinyasc.frontend import FrontEnd
+from tinyasc.infer.runner import load
+from tinyasc.models import build
+from tinyasc.training.features import Part
+from tinyasc.training.fit import logits
+from tinyasc.training.recipe import Recipe
+from tinyasc.training.run import Run, Trained
+
+FRONT_END = FrontEnd(
+    sample_rate=8000, clip_samples=4096, n_fft=512, win_length=512, hop_length=128, n_mels=16, fmax=4000
+).with_normalization(np.full(16, 0.05), np.full(16, 2.0))
+LABELS = ("bus", "park")
+
+
+def trained(folder: Path, **model) -> Trained:
+    torch.manual_seed(0)
+    recipe = Recipe.model_validate({"name": "x", "model": model, "data": {"name": "tau2020", "root": str(folder)}})
+    module = build(recipe.family, n_classes=2, n_mels=16, **recipe.model_options).eval()
+    run = Run(folder)
+    run.save(module.state_dict(), recipe=recipe, labels=LABELS, front_end=FRONT_END, validation={"accuracy": 0.5})
+    return run.load()
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("student")
+    model = trained(folder, family="sepconv_ca", base_channels=8)
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((12, 16, FRONT_END.n_frames())).astype(np.float32)
+    deployed = deploy(model, features)
+    write_graphs(deployed, model, {"seed": 0}, folder)
+    write_files(deployed, model, Part(features, rng.integers(0, 2, 12)), {"seed": 0}, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    trained(folder, family="atrous_cnn", trunk="baseline", head="attention", base_channels=4)
+    return folder
+
+
+def invoke(*args, code: int = 0):
+    result = CliRunner().invoke(cli, [str(a) for a in args])
+    print(result.output)
+    assert result.exit_code == code, result.exception
+    if code:
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: ")
+    return result
+
+
+@pytest.mark.parametrize("command", ["profile", "export"])
+def test_help_has_an_example(command):
+    assert f"tinyasc {command} " in invoke(command, "--help").output.partition("Example")[2]
+
+
+def test_profile_prints_everything(student):
+    output = invoke("profile", student).output
+    for text in ("depthwise_conv2d", "blocks.0.frequency", "planned arena", "quantisation metadata", "Totals"):
+        assert text in output
+    assert all(rule.name in output for rule in shipped_rules())
+
+
+def test_profile_json_adds_up(student):
+    result = json.loads(invoke("profile", student, "--json").stdout)
+    totals = result["totals"]
+    for name in ("macs", "parameters", "parameter_bytes"):
+        assert sum(row[name] for row in result["operators"]) == totals[name]
+        assert sum(row[name] for row in result["modules"]) == totals[name]
+    assert totals["file_bytes"] == (student / "model-int8.tflite").stat().st_size
+    assert totals["macs_per_second"] == pytest.approx(totals["macs"] / 0.512)
+    assert totals["arena_bytes"] >= totals["arena_lower_bound"] == max(r["live_bytes"] for r in result["operators"])
+    assert {r["rule"]: r["met"] for r in result["rules"]} == {r.name: True for r in shipped_rules()}
+
+
+def test_profile_of_a_file_says_its_own_precision(student):
+    for precision, met in (("int8", True), ("fp32", False)):
+        result = json.loads(invoke("profile", student / f"model-{precision}.tflite", "--json").stdout)
+        assert result["precision"] == precision
+        assert {r["rule"]: r["met"] for r in result["rules"]}["dcase2022-t1"] is met
+    result = json.loads(invoke("profile", student, "--precision", "fp32", "--json").stdout)
+    assert result["precision"] == "fp32"
+
+
+def test_profile_with_drift(student, tau_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYASC_CACHE", str(tmp_path / "cache"))
+    output = json.loads(invoke("profile", student, "--drift", "--root", tau_root, "--clips", 3, "--json").stdout)
+    ratios = [row["sqnr_db"] for row in output["drift"]]
+    assert ratios == sorted(ratios) and len(ratios) == len(output["operators"]) + 1
+    assert "SQNR" in invoke("profile", student, "--drift", "--root", tau_root, "--clips", 2).output
+    line = invoke("profile", student / "model-fp32.tflite", "--drift", "--root", tau_root, code=2).stderr
+    assert "does not drift" in line
+
+
+def test_profile_refuses_what_it_cannot_read(student, teacher, tmp_path):
+    assert "no such run" in invoke("profile", tmp_path / "nothing", code=2).stderr
+    assert "tinyasc compress" in invoke("profile", teacher, code=2).stderr
+    shutil.copy(student / "model-int8.tflite", tmp_path / "alone.tflite")
+    assert "graph-int8.npz" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
+    shutil.copy(student / "graph-fp32.npz", tmp_path / "graph-int8.npz")
+    assert "was not written from" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
+    (tmp_path / "graph-int8.npz").write_bytes(b"PK")
+    assert "not a graph file" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
+    (tmp_path / "x.tflite").write_bytes(b"RIFF0000")
+    assert "not a TFLite model" in invoke("profile", tmp_path / "x.tflite", code=2).stderr
+    monkey = invoke("profile", student, "--drift", "--data", "esc10", code=2).stderr
+    assert "--root" in monkey
+
+
+@pytest.mark.parametrize("to, precision", [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("tflite", "fp32")])
+def test_exported_files_answer_as_the_student(student, tmp_path, to, precision):
+    file = tmp_path / f"m.{to}"
+    assert "written: " in invoke("export", student, "--to", to, "--precision", precision, "-o", file).output
+    model = load(file, exact=True)
+    assert model.labels == LABELS and model.card["precision"] == precision and model.card["seed"] == 0
+    features = np.random.default_rng(0).standard_normal((12, 16, FRONT_END.n_frames())).astype(np.float32)
+    run = Run(student).load()
+    expected = logits(run, features)
+    scale = np.array(model.front_end.band_scale) / 0.05
+    offset = np.array(model.front_end.band_offset) - 2.0 * scale
+    answers = [model.backend.logits((f * scale[:, None] + offset[:, None]).astype(np.float32)) for f in features]
+    tolerance = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.1}[precision]
+    assert np.abs(answers - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_export_of_int8_tflite_is_what_profile_reads(student, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(student, folder)
+    (folder / "model-int8.tflite").unlink()
+    invoke("export", folder)
+    assert json.loads(invoke("profile", folder / "model-int8.tflite", "--json").stdout)["precision"] == "int8"
+
+
+def test_export_does_not_overwrite_another_file(student, tmp_path):
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"mine")
+    assert "--force" in invoke("export", student, "--to", "onnx", "-o", file, code=2).stderr
+    assert file.read_bytes() == b"mine"
+    invoke("export", student, "--to", "onnx", "-o", file, "--force")
+    before = file.read_bytes()
+    invoke("export", student, "--to", "onnx", "-o", file)  # the same bytes again
+    assert file.read_bytes() == before
+
+
+def test_a_teacher_goes_through_torch_and_says_so(teacher, tmp_path):
+    invoke("export", teacher, "--to", "onnx", "--precision", "fp32")
+    file = teacher / "model-fp32.onnx"
+    model = load(file)
+    assert "torch.onnx.export" in model.card["exporter"]
+    assert "torch.onnx.export" in onnx.load(file).doc_string
+    features = np.random.default_rng(0).standard_normal((4, 16, FRONT_END.n_frames())).astype(np.float32)
+    expected = logits(Run(teacher).load(), features)
+    answers = np.stack([model.backend.logits(f) for f in features])
+    np.testing.assert_allclose(answers, expected, atol=1e-4 * np.abs(expected).max())
+    for options in (["--to", "tflite", "--precision", "fp32"], ["--to", "onnx", "--precision", "int8"]):
+        assert "is a teacher" in invoke("export", teacher, *options, code=2).stderr
+
+
+def test_a_student_that_was_not_compressed_has_no_integers(tmp_path):
+    trained(tmp_path, family="sepconv_ca", base_channels=4)
+    assert "tinyasc compress" in invoke("export", tmp_path, code=2).stderr
+    invoke("export", tmp_path, "--precision", "fp32")
+    assert load(tmp_path / "model-fp32.tflite").labels == LABELS
+
+
+def test_export_refuses_what_is_not_there(tmp_path):
+    assert "no such run" in invoke("export", tmp_path / "x", code=2).stderr
+    assert "no finished training" in invoke("export", tmp_path, code=2).stderr
+
+
+def test_damaged_ranges_are_one_line(student, tmp_path):
+    from tinyasc.compress.stored import read_ranges
+    from tinyasc.errors import InputError
+
+    assert all(low <= high for low, high in read_ranges(student).values())
+    for text in ("[", "[1]", '{"a": 3}', '{"a": ["x", 1]}'):
+        (tmp_path / "ranges.json").write_text(text)
+        with pytest.raises(InputError, match="damaged"):
+            read_ranges(tmp_path)
+    with pytest.raises(InputError, match="tinyasc compress"):
+        read_ranges(tmp_path / "none")

@@ -1,0 +1,59 @@
+"""The students of the tests: random weights, random batch-norm statistics, features with the spectrum of sound."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from modules import randomize
+from torch import nn
+
+from tinyasc.models import build
+from tinyasc_export.capture import capture
+from tinyasc_export.graph import Graph
+from tinyasc_export.lower import cast, lower
+from tinyasc_export.quantize import calibrate, quantize_int8
+
+
+def mel_like(n: int, mels: int, frames: int, seed: int = 0) -> np.ndarray:
+    """(n, mels, frames, 1) float32 of mean 0: smooth in time and frequency, with events and quiet clips."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, mels, frames))
+    for axis in (1, 2):
+        x = x + np.roll(x, 1, axis) + np.roll(x, 2, axis)
+    x *= rng.uniform(0.3, 1.5, (n, 1, 1))
+    return (x / 3).astype(np.float32)[..., None]
+
+
+def settle(module: nn.Module, x: np.ndarray) -> None:
+    """Gives the batch norms the statistics of data, as training does, so that no layer is all but silent."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+        norm.train()
+    with torch.no_grad():
+        module(torch.from_numpy(x).permute(0, 3, 1, 2))
+    module.eval()
+
+
+@cache
+def s4(mels: int = 64, frames: int = 44, *, settled: bool = True, **options) -> tuple[Graph, Graph, np.ndarray]:
+    """S4's float graph, its int8 graph, and int8 features of 100 clips that it was not calibrated on."""
+    torch.manual_seed(0)
+    module = randomize(build("sepconv_ca", n_classes=10, n_mels=mels, **options), 1)
+    if settled:
+        settle(module, mel_like(16, mels, frames, 3))
+    lowered, scale, offset = lower(capture(module.double(), (1, 1, mels, frames)))
+    graph = cast(lowered, "float32")
+
+    def features(n: int, seed: int) -> np.ndarray:
+        x = mel_like(n, mels, frames, seed)
+        return (x * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
+
+    quantized = quantize_int8(graph, calibrate(graph, features(16, 1)))
+    t = quantized.tensors[quantized.input]
+    assert t.scale is not None and t.zero_point is not None
+    x = np.clip(np.rint(features(100, 2) / t.scale) + t.zero_point, -128, 127).astype(np.int8)
+    return graph, quantized, x

@@ -1,0 +1,126 @@
+"""A run's model as a file of another format or precision."""
+
+from __future__ import annotations
+
+import copy
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyasc.compress.stored import Stored, has_graphs, read_graph, read_ranges
+from tinyasc.errors import InputError, TinyascError
+from tinyasc.models import FAMILIES
+from tinyasc.training.run import Run, Trained
+from tinyasc_export import quantize
+from tinyasc_export.bundle import Bundle
+from tinyasc_export.capture import capture
+from tinyasc_export.count import count
+from tinyasc_export.graph import Graph
+from tinyasc_export.lower import cast, lower
+from tinyasc_export.onnx import INPUT_NAME, OUTPUT_NAME, label_onnx, to_onnx
+from tinyasc_export.onnx_quantized import SIMULATED
+from tinyasc_export.tflite import to_tflite
+
+FORMATS = ("tflite", "onnx")
+PRECISIONS = ("fp32", "fp16", "int8", "int16x8")
+BY_TORCH = "written by torch.onnx.export, not from a deployed graph of tinyasc"
+
+
+def export(target: Path, to: str, precision: str) -> tuple[bytes, Path]:
+    """The bytes of a model file, and where it goes by default.
+
+    Args:
+        target: a run folder, or a model file in one.
+        to: one of `FORMATS`.
+        precision: one of `PRECISIONS`. "fp16" stores float16 weights, "int16x8" computes in 16-bit activations.
+
+    Raises:
+        InputError: no run, a precision that this run cannot give, or a model that the format cannot hold.
+    """
+    folder = target if target.is_dir() else target.absolute().parent
+    if not target.exists():
+        raise InputError(f"{target}: no such run folder or model file")
+    name = folder / f"model-{precision}.{to}"
+    if has_graphs(folder):
+        return _written(*_graph(folder, precision), to, precision), name
+    trained = Run(folder).load()
+    if not FAMILIES[trained.recipe.family].capturable:
+        return _by_torch(trained, to, precision), name
+    if precision not in ("fp32", "fp16"):
+        raise InputError(f"{folder}: a training run holds no {precision} graph; run `tinyasc compress` on it first")
+    return _written(*_captured(trained), to, precision), name
+
+
+def _graph(folder: Path, precision: str) -> tuple[Graph, Bundle]:
+    if precision == "int8":
+        stored: Stored = read_graph(folder, "int8")
+        return stored.graph, stored.bundle
+    stored = read_graph(folder, "fp32")
+    if precision != "int16x8":
+        return stored.graph, stored.bundle
+    make: Any = getattr(quantize, "quantize_int16x8", None)
+    if make is None:
+        raise InputError("this version of tinyasc quantises to int8 alone; export int8, fp16 or fp32")
+    return make(stored.graph, read_ranges(folder)), stored.bundle
+
+
+def _captured(trained: Trained) -> tuple[Graph, Bundle]:
+    """The float graph of a student that was trained but not compressed."""
+    front_end = trained.front_end
+    shape = (1, 1, front_end.n_mels, front_end.n_frames())
+    exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), shape))
+    bundle = Bundle(trained.labels, front_end.with_normalization(scale, offset).to_dict(), _card(trained))
+    return cast(exact, "float32"), bundle
+
+
+def _card(trained: Trained) -> dict[str, Any]:
+    return {"model": trained.recipe.model, "recipe": trained.recipe.name, "validation": trained.validation}
+
+
+def _written(graph: Graph, bundle: Bundle, to: str, precision: str) -> bytes:
+    counts = count(graph)
+    about = {n: getattr(counts, n) for n in ("parameters", "parameter_bytes", "quantization_bytes", "macs")}
+    if precision == "fp16":
+        about["parameter_bytes"] = 2 * counts.parameters
+    card = bundle.card | {"precision": precision, "counts": about}
+    if precision == "int16x8" and to == "onnx":
+        card["runtime"] = SIMULATED
+    bundle = replace(bundle, card=card)
+    writer: Any = to_onnx if to == "onnx" else to_tflite
+    if precision != "fp16":
+        return writer(graph, bundle)
+    try:
+        return writer(graph, bundle, weights="float16")
+    except TypeError:
+        raise InputError(f"this version of tinyasc writes no float16 {to} files; export fp16 to onnx") from None
+
+
+def _by_torch(trained: Trained, to: str, precision: str) -> bytes:
+    """A teacher as torch writes it, labelled so; the deployed graph lacks its operators."""
+    family = trained.recipe.family
+    if to != "onnx" or precision != "fp32":
+        raise InputError(
+            f"model family {family} is a teacher, which the deployed graph cannot hold: export it with "
+            "--to onnx --precision fp32, or compress it into a student"
+        )
+    front_end = trained.front_end
+    buffer: Any = io.BytesIO()  # the stub knows file names alone
+    example = torch.zeros(1, 1, front_end.n_mels, front_end.n_frames())
+    try:
+        # The exporter that needs no package beside torch and onnx.
+        torch.onnx.export(
+            trained.module,
+            (example,),
+            buffer,
+            dynamo=False,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+        )
+    except Exception as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TinyascError(f"{trained.path}: torch.onnx.export cannot write it: {line}") from error
+    card = _card(trained) | {"precision": precision, "exporter": BY_TORCH}
+    return label_onnx(buffer.getvalue(), Bundle(trained.labels, front_end.to_dict(), card), BY_TORCH)

@@ -1,0 +1,115 @@
+"""The graphs that `compress` left in a run folder, and the model files that were written from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyasc.compress.deploy import GRAPH_FILE, RANGES_FILE
+from tinyasc.errors import InputError, ModelFileError
+from tinyasc.frontend import FrontEnd
+from tinyasc_export.bundle import Bundle
+from tinyasc_export.graph import Graph
+from tinyasc_export.graphfile import load_graph
+from tinyasc_export.quantize import Ranges
+from tinyasc_export.tflite import to_tflite
+from tinyasc_export.tflite_metadata import read_tflite_bundle
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One deployed graph: where it lies, what goes with it, and the file that was written from it, if one is there."""
+
+    path: Path
+    precision: str
+    graph: Graph
+    bundle: Bundle
+    file_bytes: int | None
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """How samples become the graph's input."""
+        return FrontEnd.from_dict(self.bundle.front_end, str(self.path))
+
+    @property
+    def clip_seconds(self) -> float:
+        """Seconds of sound per inference."""
+        return self.front_end.clip_samples / self.front_end.sample_rate
+
+
+def has_graphs(folder: Path) -> bool:
+    """Whether `compress` left its graphs in a folder."""
+    return (folder / GRAPH_FILE.format("fp32")).is_file()
+
+
+def open_stored(target: Path, precision: str = "int8") -> Stored:
+    """The graph of a run folder, or of a .tflite file that lies beside its graph.
+
+    Args:
+        target: a run folder of `compress`, or a .tflite file in one.
+        precision: "int8" or "fp32", for a folder; a file says its own.
+
+    Raises:
+        InputError: no such folder or file, or a run without graphs.
+        ModelFileError: a damaged file, or one that was not written from the graph beside it.
+    """
+    if target.is_file():
+        return _of_file(target)
+    if not target.is_dir():
+        raise InputError(f"{target}: no such run folder or .tflite file")
+    stored = read_graph(target, precision)
+    file = target / f"model-{precision}.tflite"
+    return stored if not file.is_file() else _with_file(stored, file)
+
+
+def read_graph(folder: Path, precision: str) -> Stored:
+    """One graph of a run folder.
+
+    Raises:
+        InputError: the folder holds none.
+        ModelFileError: it is damaged.
+    """
+    path = folder / GRAPH_FILE.format(precision)
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise InputError(f"{folder}: no {path.name} here; run `tinyasc compress`, which writes it") from None
+    graph, bundle = load_graph(data, str(path))
+    if bundle is None:
+        raise ModelFileError(f"{path}: holds no labels and no front end; compress again")
+    return Stored(path, precision, graph, bundle, None)
+
+
+def read_ranges(folder: Path) -> Ranges:
+    """The calibration ranges that `compress` measured.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    path = folder / RANGES_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): (float(low), float(high)) for name, (low, high) in values.items()}
+    except OSError:
+        raise InputError(f"{folder}: no {RANGES_FILE} here; run `tinyasc compress`, which writes it") from None
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{path}: damaged; compress again") from None
+
+
+def _of_file(file: Path) -> Stored:
+    data = file.read_bytes()
+    bundle = read_tflite_bundle(data, str(file))
+    if bundle is None:
+        raise ModelFileError(f"{file}: a model file without a tinyasc card; take one that `tinyasc compress` wrote")
+    stored = read_graph(file.absolute().parent, str(bundle.card.get("precision", "int8")))
+    if to_tflite(stored.graph, bundle) != data:
+        raise ModelFileError(
+            f"{file}: was not written from {stored.path}, so its operators are unknown; compress again"
+        )
+    return Stored(file, stored.precision, stored.graph, bundle, len(data))
+
+
+def _with_file(stored: Stored, file: Path) -> Stored:
+    found = _of_file(file)
+    return Stored(stored.path.parent, stored.precision, stored.graph, found.bundle, found.file_bytes)
