@@ -144,6 +144,11 @@ def mul(op: Op, inputs: list[np.ndarray]) -> np.ndarray:
     return inputs[0] * inputs[1]
 
 
+def maximum(op: Op, inputs: list[np.ndarray]) -> np.ndarray:
+    """The larger value, with broadcasting."""
+    return np.maximum(inputs[0], inputs[1])
+
+
 def mean(op: Op, inputs: list[np.ndarray]) -> np.ndarray:
     """Mean over `axes`, which stay as axes of length one."""
     return inputs[0].mean(axis=tuple(op.attrs["axes"]), keepdims=True)
@@ -213,12 +218,18 @@ def hardswish(op: Op, inputs: list[np.ndarray]) -> np.ndarray:
     return inputs[0] * np.clip(inputs[0] + 3, 0, 6) / 6
 
 
+def rsqrt(op: Op, inputs: list[np.ndarray]) -> np.ndarray:
+    """1 / sqrt(x), for x above 0."""
+    return 1 / np.sqrt(inputs[0])
+
+
 KERNELS: dict[str, Kernel] = {
     "conv2d": conv2d,
     "depthwise_conv2d": depthwise_conv2d,
     "fully_connected": fully_connected,
     "add": add,
     "mul": mul,
+    "maximum": maximum,
     "mean": mean,
     "max_pool": max_pool,
     "average_pool": average_pool,
@@ -229,4 +240,5 @@ KERNELS: dict[str, Kernel] = {
     "relu": relu,
     "sigmoid": sigmoid,
     "hardswish": hardswish,
+    "rsqrt": rsqrt,
 }

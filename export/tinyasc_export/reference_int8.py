@@ -165,12 +165,26 @@ def _to_16_bits(multiplier: int) -> int:
     return min((multiplier + (1 << 15)) >> 16, (1 << 15) - 1)
 
 
+def _rsqrt(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> np.ndarray:
+    x, y = tensors
+    # The kernel's square root and product are single precision, its quotient double.
+    root = np.sqrt(factor(x)[0]) * factor(y)[0]
+    multiplier, shift = rounding.quantize_multiplier(1 / float(root))
+    above = np.arange(1, 256)
+    inverse = [rounding.inverse_sqrt(int(v)) for v in above]
+    fine = np.array([int(rounding.scale(np.array(1), m, s + 20)) for m, s in inverse])
+    # Nothing above zero has no reciprocal root: it becomes the largest integer.
+    table = np.concatenate([[127], rounding.scale(fine, multiplier, shift - 20) + zero(y)])
+    return table[np.maximum(inputs[0] - zero(x), 0)]
+
+
 KERNELS: dict[str, Kernel] = {
     "conv2d": _weighted,
     "depthwise_conv2d": _weighted,
     "fully_connected": _weighted,
     "add": _add,
     "mul": _mul,
+    "maximum": _moved,
     "mean": _mean,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
@@ -181,4 +195,5 @@ KERNELS: dict[str, Kernel] = {
     "relu": _relu,
     "sigmoid": _sigmoid,
     "hardswish": _hardswish,
+    "rsqrt": _rsqrt,
 }

@@ -39,6 +39,7 @@ _CODES: dict[str, tuple[int, int, int]] = {
     "fully_connected": (schema.BuiltinOperator.FULLY_CONNECTED, 1, 4),
     "add": (schema.BuiltinOperator.ADD, 1, 2),
     "mul": (schema.BuiltinOperator.MUL, 1, 2),
+    "maximum": (schema.BuiltinOperator.MAXIMUM, 1, 2),
     "mean": (schema.BuiltinOperator.MEAN, 1, 2),
     "max_pool": (schema.BuiltinOperator.MAX_POOL_2D, 1, 2),
     "average_pool": (schema.BuiltinOperator.AVERAGE_POOL_2D, 1, 2),
@@ -49,6 +50,7 @@ _CODES: dict[str, tuple[int, int, int]] = {
     "relu": (schema.BuiltinOperator.RELU, 1, 2),
     "sigmoid": (schema.BuiltinOperator.LOGISTIC, 1, 2),
     "hardswish": (schema.BuiltinOperator.HARD_SWISH, 1, 1),
+    "rsqrt": (schema.BuiltinOperator.RSQRT, 1, 2),
 }
 
 
@@ -296,6 +298,10 @@ def _mul(op: Op, graph: Graph) -> _Options:
     return schema.BuiltinOptions.MulOptions, options, []
 
 
+def _maximum(op: Op, graph: Graph) -> _Options:
+    return schema.BuiltinOptions.MaximumMinimumOptions, schema.MaximumMinimumOptionsT(), []
+
+
 def _mean(op: Op, graph: Graph) -> _Options:
     options = schema.ReducerOptionsT()
     options.keepDims = True
@@ -340,6 +346,7 @@ _OPTIONS: dict[str, Callable[[Op, Graph], _Options]] = {
     "fully_connected": _fully_connected,
     "add": _add,
     "mul": _mul,
+    "maximum": _maximum,
     "mean": _mean,
     "max_pool": _pool,
     "average_pool": _pool,
@@ -350,4 +357,5 @@ _OPTIONS: dict[str, Callable[[Op, Graph], _Options]] = {
     "relu": _plain,
     "sigmoid": _plain,
     "hardswish": _plain,
+    "rsqrt": _plain,
 }

@@ -13,7 +13,7 @@ from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
 
 # Operators that move or compare integers without rescaling them.
-SAME_SCALE = ("max_pool", "average_pool", "pad", "concat", "slice", "reshape")
+SAME_SCALE = ("maximum", "max_pool", "average_pool", "pad", "concat", "slice", "reshape")
 SIGMOID_PARAMETERS = (1 / 256, -128)  # scale, zero point of the output
 WEIGHT_AXIS = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
 
@@ -50,6 +50,8 @@ def check_integer_graph(graph: Graph) -> None:
                     raise GraphError(f"{where}: {name} and {op.output} must share one scale and zero point")
         elif op.kind == "sigmoid" and _parameters(graph.tensors[op.output]) != SIGMOID_PARAMETERS:
             raise GraphError(f"{where}: the output's scale must be 1/256 and its zero point -128")
+        elif op.kind == "rsqrt" and _parameters(graph.tensors[op.inputs[0]])[1] != -128:
+            raise GraphError(f"{where}: the input's zero point must be -128: only positive values have a square root")
 
 
 def _check_weighted(graph: Graph, op: Op, where: str) -> None:

@@ -55,12 +55,14 @@ ONE_OPERATOR = (
     "depthwise_conv2d",
     "add",
     "mul",
+    "maximum",
     "mean",
     "max_pool",
     "average_pool",
     "relu",
     "sigmoid",
     "hardswish",
+    "rsqrt",
 )
 
 
@@ -89,6 +91,12 @@ def test_one_operator_with_any_scales(kind, seed):
         y_scale = (max(x_scale, other_scale) if kind == "add" else 20 * x_scale * other_scale) * any_scale(rng, 0.1, 4)
         give_scale(graph.tensors[other], other_scale, int(rng.integers(-128, 128)))
         graph.tensors[other].data = rng.integers(-128, 128, net.shape(other)).astype(np.int8)
+    elif kind == "maximum":
+        net.op(kind, ["x", net.constant(*(n if rng.random() < 0.5 else 1 for n in (1, h, w, c)))])
+        other = graph.constants()[0]
+        y_scale, y_zero = x_scale, x_zero
+        give_scale(other, x_scale, x_zero)
+        other.data = rng.integers(-128, 128, other.shape).astype(np.int8)
     elif kind == "mean":
         net.op(kind, ["x"], axes=[(1,), (2,), (3,), (1, 2), (2, 3), (1, 3), (1, 2, 3)][seed % 7])
     elif kind in ("max_pool", "average_pool"):
@@ -97,6 +105,8 @@ def test_one_operator_with_any_scales(kind, seed):
         y_scale, y_zero = x_scale, x_zero
     else:
         net.op(kind, ["x"])
+        if kind == "rsqrt":
+            x_zero, y_scale = -128, x_scale**-0.5 / 255 * any_scale(rng, 0.1, 2)
         y_scale, y_zero = (1 / 256, -128) if kind == "sigmoid" else (y_scale, y_zero)
     give_scale(graph.tensors["x"], x_scale, x_zero)
     give_scale(graph.tensors[graph.output], y_scale, y_zero)
