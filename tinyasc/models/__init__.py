@@ -14,22 +14,42 @@ import torch
 from torch import nn
 
 from tinyasc.errors import InputError
+from tinyasc.models.amfm import AMFMStudent
 from tinyasc.models.atrous_cnn import AtrousCNN
+from tinyasc.models.cp_mobile import CPMobile
 from tinyasc.models.sepconv_ca import SepConvCA
 
 
 @dataclass(frozen=True)
+class Width:
+    """The option that makes a family wide or narrow, which budgets turn.
+
+    Args:
+        option: its name.
+        step: the narrowest value, and the distance from one value to the next; exact in binary.
+        default: as the family's own default; the widest that a budget takes.
+    """
+
+    option: str
+    step: float
+    default: float
+
+
+@dataclass(frozen=True)
 class Family:
-    """A model family: how it is built, and whether the deployed graph can hold it."""
+    """A model family: how it is built, how its width is set, and whether the deployed graph can hold it."""
 
     build: Callable[..., nn.Module]
     capturable: bool
     source: str
+    width: Width
 
 
 FAMILIES = {
-    "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019"),
-    "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022"),
+    "amfm": Family(AMFMStudent, True, "Shim et al., 2022", Width("channels_multiplier", 0.125, 0.875)),
+    "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019", Width("base_channels", 4, 64)),
+    "cp_mobile": Family(CPMobile, True, "Schmid et al., DCASE 2023", Width("base_channels", 4, 32)),
+    "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022", Width("base_channels", 4, 64)),
 }
 
 
@@ -41,8 +61,6 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
     """
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
-    if fixed := {"n_classes", "n_mels"} & set(options):
-        raise InputError(f"model family {family}: {min(fixed)} follows from the data; take it out of the `model` part")
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
