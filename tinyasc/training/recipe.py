@@ -108,7 +108,13 @@ class Recipe(_Part):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The family's own options."""
+        """The family's own options.
+
+        Raises:
+            InputError: one that the data decides.
+        """
+        if fixed := {"n_classes", "n_mels"} & set(self.model):
+            raise InputError(f"{self.name}: model.{min(fixed)} follows from the data; take it out of the recipe")
         return {k: v for k, v in self.model.items() if k != "family"}
 
     @pydantic.field_validator("model")
