@@ -29,6 +29,7 @@ OPERATORS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "fully_connected": (2, 3, ("activation",)),
     "add": (2, 2, ("activation",)),
     "mul": (2, 2, ("activation",)),
+    "maximum": (2, 2, ()),
     "mean": (1, 1, ("axes",)),
     "max_pool": (1, 1, ("kernel", "stride", "padding")),
     "average_pool": (1, 1, ("kernel", "stride", "padding")),
@@ -39,6 +40,7 @@ OPERATORS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "relu": (1, 1, ()),
     "sigmoid": (1, 1, ()),
     "hardswish": (1, 1, ()),
+    "rsqrt": (1, 1, ()),
 }
 WEIGHTED = ("conv2d", "depthwise_conv2d", "fully_connected")
 
@@ -260,7 +262,7 @@ def infer_shape(op: Op, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
         if len(x) != 2 or x[1] != shapes[1][1]:
             raise GraphError(f"{where}: input {x} does not fit the weight {shapes[1]}")
         return (x[0], shapes[1][0])
-    if op.kind in ("add", "mul"):
+    if op.kind in ("add", "mul", "maximum"):
         try:
             return tuple(np.broadcast_shapes(*shapes))
         except ValueError:

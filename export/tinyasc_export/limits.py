@@ -56,6 +56,9 @@ def least_output_scale(graph: Graph, op: Op) -> float:
     if op.kind == "hardswish":
         # The kernel shifts its 16-bit product to the right only.
         return _scale(x)[0] / 128 * MARGIN
+    if op.kind == "rsqrt":
+        # The largest output is that of one step above zero; its factor is shifted left by 30 bits at most.
+        return float(2.0**-30 / np.sqrt(_scale(x)[0]) * MARGIN)
     if op.kind == "sigmoid":
         return np.inf if wide and _scale(x)[0] > WIDEST_SIGMOID_INPUT else 0.0
     return 0.0

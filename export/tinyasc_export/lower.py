@@ -1,9 +1,9 @@
 """Exact rewrites of the float graph, done once, before quantisation.
 
-Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights before them, the input's
+Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights beside them, the input's
 norm into the front end, parallel depthwise branches into one, a one-channel 1x1 into the depthwise after it, ReLUs
-into the operator before them. Padding that no deployed kernel knows becomes a pad operator, so that its memory is
-counted.
+into the operator before them, the halves of a max feature map into layers of their own (`lower_maximum`). Padding that
+no deployed kernel knows becomes a pad operator, so that its memory is counted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor, padding_mode, window_size
+from tinyasc_export.lower_maximum import fold_affine_back, fold_affine_forward, split_weights
+from tinyasc_export.rewriting import absorb, activation_of, constant_of, data_of, fold_into, only, per_channel, replace
 
 Rewrite = Callable[[Graph], bool]
 
@@ -32,7 +34,15 @@ def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
     """
     graph = copy.deepcopy(graph)
     scale, offset = take_input_normalization(graph)
-    passes: tuple[Rewrite, ...] = (fold_affine, merge_pointwise, merge_parallel_depthwise, fuse_relu)
+    passes: tuple[Rewrite, ...] = (
+        split_weights,
+        fold_affine,
+        fold_affine_back,
+        fold_affine_forward,
+        merge_pointwise,
+        merge_parallel_depthwise,
+        fuse_relu,
+    )
     while any(rewrite(graph) for rewrite in passes):
         pass
     make_padding_explicit(graph)
@@ -74,7 +84,7 @@ def take_input_normalization(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
     scale, offset = np.ones(bands), np.zeros(bands)
     while len(readers := graph.consumers(graph.input)) == 1 and readers[0].kind in ("mul", "add"):
         op = readers[0]
-        constant = _constant_of(graph, op)
+        constant = constant_of(graph, op)
         if constant is None or op.attrs["activation"] != "none" or constant.size != constant.shape[1]:
             break
         values = np.broadcast_to(constant.reshape(-1), (bands,)).astype(np.float64)
@@ -82,7 +92,7 @@ def take_input_normalization(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
             scale, offset = scale * values, offset * values
         else:
             offset = offset + values
-        _replace(graph, op.output, graph.input)
+        replace(graph, op.output, graph.input)
         graph.ops.remove(op)
     return scale, offset
 
@@ -90,26 +100,15 @@ def take_input_normalization(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
 def fold_affine(graph: Graph) -> bool:
     """Folds a multiplication or addition per output channel into the weights and bias of the operator before it."""
     for op in graph.ops:
-        if op.kind not in ("mul", "add"):
+        values = per_channel(graph, op)
+        before = None if values is None else graph.producer(activation_of(graph, op))
+        if values is None or before is None or before.kind not in WEIGHTED or not only(graph, before, op):
             continue
-        constant = _constant_of(graph, op)
-        before = graph.producer(op.inputs[0]) or graph.producer(op.inputs[1])
-        if constant is None or before is None or before.kind not in WEIGHTED or not _only(graph, before, op):
+        if before.attrs["activation"] != "none":
             continue
-        channels = graph.tensors[before.output].shape[-1]
-        if constant.size not in (1, constant.shape[-1]) or before.attrs["activation"] != "none":
-            continue
-        values = np.broadcast_to(constant.reshape(-1), (channels,))
-        weight = _data(graph, before.inputs[1])
-        bias = _data(graph, before.inputs[2]) if len(before.inputs) == 3 else np.zeros(channels, weight.dtype)
-        if op.kind == "mul":
-            along = values if before.kind == "depthwise_conv2d" else values.reshape(-1, *[1] * (weight.ndim - 1))
-            weight, bias = weight * along, bias * values
-        else:
-            bias = bias + values
-        before.inputs = [before.inputs[0], graph.add_constant("w", weight), graph.add_constant("b", bias)]
+        fold_into(graph, before, op.kind, values)
         before.attrs["activation"] = op.attrs["activation"]
-        _absorb(graph, before, op)
+        absorb(graph, before, op)
         return True
     return False
 
@@ -117,16 +116,20 @@ def fold_affine(graph: Graph) -> bool:
 def merge_pointwise(graph: Graph) -> bool:
     """Merges a one-channel 1x1 convolution into every depthwise after it: one convolution from one channel."""
     for op in graph.ops:
-        if op.kind != "conv2d" or _data(graph, op.inputs[1]).shape[1:] != (1, 1, 1) or op.attrs["activation"] != "none":
+        if (
+            op.kind != "conv2d"
+            or data_of(graph, op.inputs[1]).shape[1:] != (1, 1, 1)
+            or op.attrs["activation"] != "none"
+        ):
             continue
         readers = graph.consumers(op.output)
         plain = op.attrs["stride"] == (1, 1) and op.attrs["padding"] == (0, 0, 0, 0) and len(op.inputs) == 2
         # A bias would be cut off at the depthwise's zero padding, so only bias-free ones are merged.
         if not plain or not readers or any(r.kind != "depthwise_conv2d" for r in readers) or op.output == graph.output:
             continue
-        pointwise = _data(graph, op.inputs[1]).reshape(-1)
+        pointwise = data_of(graph, op.inputs[1]).reshape(-1)
         for reader in readers:
-            depthwise = _data(graph, reader.inputs[1])
+            depthwise = data_of(graph, reader.inputs[1])
             weight = (depthwise * pointwise).transpose(3, 1, 2, 0)
             reader.kind = "conv2d"
             reader.inputs = [
@@ -140,7 +143,7 @@ def merge_pointwise(graph: Graph) -> bool:
 
 
 def merge_parallel_depthwise(graph: Graph) -> bool:
-    """Merges the sum of two convolutions of one input (both depthwise, or both dense) into one with all their taps."""
+    """Merges the sum of two convolutions of one input (both depthwise, or both dense) where one has few taps more."""
     for op in graph.ops:
         if op.kind != "add":
             continue
@@ -151,11 +154,11 @@ def merge_parallel_depthwise(graph: Graph) -> bool:
         linear = a.attrs["activation"] == "none" == b.attrs["activation"]
         # A sum that broadcasts one branch over the other is no convolution.
         same = same and graph.tensors[a.output].shape == graph.tensors[b.output].shape
-        if not (same and linear and _only(graph, a, op) and _only(graph, b, op)):
+        if not (same and linear and only(graph, a, op) and only(graph, b, op)):
             continue
         rows, cols = (_lattice(_positions(graph, a, axis) + _positions(graph, b, axis)) for axis in (0, 1))
         weight = _spread(graph, a, rows, cols) + _spread(graph, b, rows, cols)
-        biases = [_data(graph, conv.inputs[2]) for conv in (a, b) if len(conv.inputs) == 3]
+        biases = [data_of(graph, conv.inputs[2]) for conv in (a, b) if len(conv.inputs) == 3]
         x, out = graph.tensors[a.inputs[0]].shape, graph.tensors[a.output].shape
         bottom = _trailing(out[1], a.attrs["stride"][0], rows, x[1])
         right = _trailing(out[2], a.attrs["stride"][1], cols, x[2])
@@ -173,7 +176,7 @@ def merge_parallel_depthwise(graph: Graph) -> bool:
             a.inputs.append(graph.add_constant("b", np.sum(biases, axis=0)))
         # The merged operator stands where the sum stood.
         graph.ops.remove(b)
-        _absorb(graph, a, op)
+        absorb(graph, a, op)
         return True
     return False
 
@@ -184,9 +187,9 @@ def fuse_relu(graph: Graph) -> bool:
         if op.kind != "relu":
             continue
         before = graph.producer(op.inputs[0])
-        if before is not None and before.attrs.get("activation") in ("none", "relu") and _only(graph, before, op):
+        if before is not None and before.attrs.get("activation") in ("none", "relu") and only(graph, before, op):
             before.attrs["activation"] = "relu"
-            _absorb(graph, before, op)
+            absorb(graph, before, op)
             return True
     return False
 
@@ -215,45 +218,12 @@ def give_biases(graph: Graph) -> None:
     for op in graph.ops:
         if op.kind in WEIGHTED and len(op.inputs) == 2:
             channels = graph.tensors[op.output].shape[-1]
-            op.inputs.append(graph.add_constant("b", np.zeros(channels, _data(graph, op.inputs[1]).dtype)))
-
-
-def _data(graph: Graph, name: str) -> np.ndarray:
-    data = graph.tensors[name].data
-    assert data is not None, f"{name} is no constant"
-    return data
-
-
-def _constant_of(graph: Graph, op: Op) -> np.ndarray | None:
-    """The constant operand of a two-input operator whose other operand is an activation of the output's shape."""
-    for name, other in (op.inputs, op.inputs[::-1]):
-        if graph.tensors[name].constant and graph.tensors[other].shape == graph.tensors[op.output].shape:
-            return _data(graph, name)
-    return None
-
-
-def _only(graph: Graph, op: Op, reader: Op) -> bool:
-    """Whether nothing but `reader` reads what `op` writes."""
-    return op.output != graph.output and all(r is reader for r in graph.consumers(op.output))
-
-
-def _replace(graph: Graph, old: str, new: str) -> None:
-    for op in graph.ops:
-        op.inputs = [new if name == old else name for name in op.inputs]
-    if graph.output == old:
-        graph.output = new
-
-
-def _absorb(graph: Graph, op: Op, into_place_of: Op) -> None:
-    """Lets `op` write the output of `into_place_of`, stand in its place, and removes the latter."""
-    graph.ops.remove(op)
-    graph.ops[graph.ops.index(into_place_of)] = op
-    op.output = into_place_of.output
+            op.inputs.append(graph.add_constant("b", np.zeros(channels, data_of(graph, op.inputs[1]).dtype)))
 
 
 def _positions(graph: Graph, conv: Op, axis: int) -> list[int]:
     """Where a kernel's taps lie, relative to its output position times stride."""
-    n = _data(graph, conv.inputs[1]).shape[1 + axis]
+    n = data_of(graph, conv.inputs[1]).shape[1 + axis]
     return [i * conv.attrs["dilation"][axis] - conv.attrs["padding"][2 * axis] for i in range(n)]
 
 
@@ -270,7 +240,7 @@ def _step(positions: list[int]) -> int:
 
 def _spread(graph: Graph, conv: Op, rows: list[int], cols: list[int]) -> np.ndarray:
     """The kernel of `conv` on the taps `rows` x `cols`, zero elsewhere."""
-    weight = _data(graph, conv.inputs[1])
+    weight = data_of(graph, conv.inputs[1])
     out = np.zeros((weight.shape[0], len(rows), len(cols), weight.shape[3]), weight.dtype)
     at_rows = [rows.index(p) for p in _positions(graph, conv, 0)]
     at_cols = [cols.index(p) for p in _positions(graph, conv, 1)]

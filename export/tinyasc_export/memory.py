@@ -4,7 +4,7 @@ A tensor lives from the operator that writes it to the last one that reads it. T
 
 * *views*: a reshape, a slice that is one contiguous block, and a concatenation of blocks that are written where they
   are wanted, need no code: their output's bytes are their input's;
-* *in place*: relu, sigmoid, hardswish, add and mul write over an operand that has the output's shape and dies there;
+* *in place*: element-wise operators (`ELEMENTWISE`) write over an operand that has the output's shape and dies there;
 * *behind the reader*: a pool without padding in front writes over its own input, which dies there. It holds for kernels
   that compute outputs in the order of their addresses: element k is read from addresses that are not before its own, so
   no write reaches a value that is still to be read. `Plan.raster` lists the operators that rely on it.
@@ -23,7 +23,7 @@ import numpy as np
 from tinyasc_export.graph import Graph, Op, Tensor
 
 ALIGNMENT = 16
-ELEMENTWISE = ("relu", "sigmoid", "hardswish", "add", "mul")
+ELEMENTWISE = ("relu", "sigmoid", "hardswish", "rsqrt", "add", "mul", "maximum")
 POOLS = ("max_pool", "average_pool")
 
 

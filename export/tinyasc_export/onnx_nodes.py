@@ -186,7 +186,8 @@ def _linear(writer: Writer, op: Op, name: str, output: str) -> str:
 
 
 def _binary(writer: Writer, op: Op, name: str, output: str) -> str:
-    return writer.node("Add" if op.kind == "add" else "Mul", _joined(writer, op, name), output, name)
+    kind = {"add": "Add", "mul": "Mul", "maximum": "Max"}[op.kind]
+    return writer.node(kind, _joined(writer, op, name), output, name)
 
 
 def _concat(writer: Writer, op: Op, name: str, output: str) -> str:
@@ -292,12 +293,18 @@ def _unary(writer: Writer, op: Op, name: str, output: str) -> str:
     return writer.node(kind, [writer.value(op.inputs[0])], output, name)
 
 
+def _rsqrt(writer: Writer, op: Op, name: str, output: str) -> str:
+    root = writer.node("Sqrt", [writer.value(op.inputs[0])], f"{output}_root", f"{name}.sqrt")
+    return writer.node("Reciprocal", [root], output, name)
+
+
 _EMIT: dict[str, Callable[[Writer, Op, str, str], str]] = {
     "conv2d": _conv,
     "depthwise_conv2d": _conv,
     "fully_connected": _linear,
     "add": _binary,
     "mul": _binary,
+    "maximum": _binary,
     "mean": _mean,
     "max_pool": _pool,
     "average_pool": _pool,
@@ -308,4 +315,5 @@ _EMIT: dict[str, Callable[[Writer, Op, str, str], str]] = {
     "relu": _unary,
     "sigmoid": _unary,
     "hardswish": _unary,
+    "rsqrt": _rsqrt,
 }

@@ -125,6 +125,8 @@ def _with_floors(graph: Graph, ranges: Ranges, dtype: str, floors: dict[str, flo
             out = graph.tensors[op.output]
             scale, zero_point = SIGMOID_PARAMETERS[dtype]
             out.scale, out.zero_point = np.array([scale]), np.array([zero_point])
+        elif op.kind == "rsqrt" and len(groups[op.output]) == 1:
+            _limit_reciprocal_root(graph.tensors[op.inputs[0]], graph.tensors[op.output])
     for op in graph.ops:
         if op.kind in WEIGHTED:
             _quantize_weights(graph, op)
@@ -157,6 +159,17 @@ def _shared_groups(graph: Graph) -> dict[str, list[str]]:
         if op.kind == "sigmoid" and len(groups[root(op.output)]) > 1:
             raise GraphError(f"the sigmoid of {op.module} feeds an operator that shares its scale, which is fixed")
     return {name: groups[root(name)] for name in parent}
+
+
+def _limit_reciprocal_root(x: Tensor, y: Tensor) -> None:
+    """Keeps values next to zero from taking the whole range: the output need not pass the root of two input steps.
+
+    One step above zero gives sixteen times the output of the largest input, and zero itself gives all that the output
+    can hold; what they are multiplied by is as small as they are.
+    """
+    assert x.scale is not None and y.scale is not None
+    most = float(np.float32((2 * x.scale[0]) ** -0.5 / (INT8_MAX - INT8_MIN)))
+    y.scale, y.zero_point = np.minimum(y.scale, most), np.array([INT8_MIN])
 
 
 def _parameters(

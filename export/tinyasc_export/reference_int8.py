@@ -1,6 +1,6 @@
 """The numpy reference for int8 graphs: in the `tflite` rounding bit for bit TensorFlow Lite Micro's answers.
 
-Sums of integer products are taken by the float reference in float64, which holds them exactly (they stay far
+Sums of integer products are taken by the float kernels in float64, which holds them exactly (they stay far
 below 2^53) and is fast. What is integer about an operator is how its sum is brought to the output's scale; that is
 where the roundings differ. The hard swish and the inside of the sigmoid have a fixed-point recipe of their own, the
 same in both.
@@ -8,11 +8,12 @@ same in both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from tinyasc_export import reference, rounding
+from tinyasc_export import reference_float, rounding
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import Graph, Op, Tensor
 from tinyasc_export.rounding import Rescale
@@ -84,7 +85,7 @@ def accumulate(op: Op, tensors: list[Tensor], inputs: list[np.ndarray]) -> tuple
     """The exact sums of a convolution or linear layer, and the multiplier and shift of each output channel."""
     x, w, y = tensors[0], tensors[1], tensors[-1]
     shifted = [(inputs[0] - zero(x)).astype(np.float64), *(i.astype(np.float64) for i in inputs[1:])]
-    total = np.rint(reference.KERNELS[op.kind](op, shifted)).astype(np.int64)
+    total = np.rint(reference_float.KERNELS[op.kind](op, shifted)).astype(np.int64)
     pairs = [rounding.quantize_multiplier(single(x) * float(s) / single(y)) for s in factor(w)]
     multiplier, shift = np.array(pairs, np.int64).T
     return total, multiplier, shift
@@ -131,21 +132,21 @@ def _divide(total: np.ndarray, count: np.ndarray | int) -> np.ndarray:
 
 def _average_pool(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
     kernel = tuple(op.attrs["kernel"])
-    total = sum(view for _, view in reference.taps(inputs[0], kernel, op))
+    total = sum(view for _, view in reference_float.taps(inputs[0], kernel, op))
     inside = np.ones((1, *inputs[0].shape[1:3], 1), np.int64)
-    return _divide(np.asarray(total), np.asarray(sum(view for _, view in reference.taps(inside, kernel, op))))
+    return _divide(np.asarray(total), np.asarray(sum(view for _, view in reference_float.taps(inside, kernel, op))))
 
 
 def _max_pool(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
-    return reference.max_pool(op, [inputs[0].astype(np.float64)]).astype(np.int64)
+    return reference_float.max_pool(op, [inputs[0].astype(np.float64)]).astype(np.int64)
 
 
 def _pad(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
-    return reference.pad(op, [inputs[0] - zero(tensors[-1])]) + zero(tensors[-1])
+    return reference_float.pad(op, [inputs[0] - zero(tensors[-1])]) + zero(tensors[-1])
 
 
 def _moved(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
-    return reference.KERNELS[op.kind](op, inputs)
+    return reference_float.KERNELS[op.kind](op, inputs)
 
 
 def _relu(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
@@ -188,12 +189,23 @@ def _to_16_bits(multiplier: int) -> int:
     return min((multiplier + (1 << 15)) >> 16, (1 << 15) - 1)
 
 
+def _rsqrt(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
+    x, y = tensors
+    multiplier, shift = rounding.quantize_multiplier(1 / (math.sqrt(single(x)) * single(y)))
+    inverse = [rounding.inverse_sqrt(v) for v in range(1, 256)]
+    fine = np.array([int(rounding.scale(np.array(1), m, s + 20)) for m, s in inverse])
+    # Nothing above zero has no reciprocal root: it becomes the largest integer.
+    table = np.concatenate([[127], rescale(fine, multiplier, shift - 20) + zero(y)])
+    return table[np.maximum(inputs[0] - zero(x), 0)]
+
+
 KERNELS: dict[str, Kernel] = {
     "conv2d": _weighted,
     "depthwise_conv2d": _weighted,
     "fully_connected": _weighted,
     "add": _add,
     "mul": _mul,
+    "maximum": _moved,
     "mean": _mean,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
@@ -204,4 +216,5 @@ KERNELS: dict[str, Kernel] = {
     "relu": _relu,
     "sigmoid": _sigmoid,
     "hardswish": _hardswish,
+    "rsqrt": _rsqrt,
 }

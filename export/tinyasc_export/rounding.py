@@ -204,3 +204,19 @@ def logistic_int16(x: np.ndarray, factor: int, shift: int) -> np.ndarray:
     high = _SIGMOID_TABLE[np.minimum(at + 1, 255)]
     y = np.where(at >= 255, 0x7FFF << 10, (low << 9) + between * (high - low))
     return np.where(x >= 0, y + 512, (1 << 25) - y + 511) >> 10
+
+
+def inverse_sqrt(value: int) -> tuple[int, int]:
+    """1 / sqrt(value) as (multiplier, shift) for a positive integer: five Newton-Raphson steps from 1 in Q3.28."""
+    if value <= 1:
+        return INT32_MAX, 0
+    # Scaled by powers of four into [2^27, 2^29), so that the root's scale is a power of two.
+    pairs = (31 - value.bit_length()) // 2 - 1
+    exponent = 11 - pairs
+    half = shift_down(np.array(value << (2 * pairs), np.int64) >> 1, 1)
+    x = np.array(1 << 28, np.int64)
+    for _ in range(5):
+        cube = saturate(high_mul(high_mul(x, x), x) << 6, 32)
+        x = saturate((high_mul(x, (1 << 28) + (1 << 27)) - high_mul(half, cube)) << 3, 32)
+    root = int(high_mul(x, 1518500250))  # sqrt(2) / 2 in Q0.31
+    return (root << -exponent, 0) if exponent < 0 else (root, -exponent)

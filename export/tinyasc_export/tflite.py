@@ -43,6 +43,7 @@ _CODES: dict[str, tuple[int, int, int, int]] = {
     "fully_connected": (schema.BuiltinOperator.FULLY_CONNECTED, 1, 4, 7),
     "add": (schema.BuiltinOperator.ADD, 1, 2, 3),
     "mul": (schema.BuiltinOperator.MUL, 1, 2, 4),
+    "maximum": (schema.BuiltinOperator.MAXIMUM, 1, 2, 4),
     "mean": (schema.BuiltinOperator.MEAN, 1, 2, 3),
     "max_pool": (schema.BuiltinOperator.MAX_POOL_2D, 1, 2, 3),
     "average_pool": (schema.BuiltinOperator.AVERAGE_POOL_2D, 1, 2, 3),
@@ -53,6 +54,7 @@ _CODES: dict[str, tuple[int, int, int, int]] = {
     "relu": (schema.BuiltinOperator.RELU, 1, 2, 3),
     "sigmoid": (schema.BuiltinOperator.LOGISTIC, 1, 2, 3),
     "hardswish": (schema.BuiltinOperator.HARD_SWISH, 1, 1, 1),
+    "rsqrt": (schema.BuiltinOperator.RSQRT, 1, 2, 3),
 }
 _DEQUANTIZE_VERSION = 3  # the first that reads float16
 _VERSION_COLUMN = {"float32": 1, "int8": 2, "int16": 3}
@@ -323,6 +325,10 @@ def _mul(op: Op, graph: Graph) -> _Options:
     return schema.BuiltinOptions.MulOptions, options, []
 
 
+def _maximum(op: Op, graph: Graph) -> _Options:
+    return schema.BuiltinOptions.MaximumMinimumOptions, schema.MaximumMinimumOptionsT(), []
+
+
 def _mean(op: Op, graph: Graph) -> _Options:
     options = schema.ReducerOptionsT()
     options.keepDims = True
@@ -367,6 +373,7 @@ _OPTIONS: dict[str, Callable[[Op, Graph], _Options]] = {
     "fully_connected": _fully_connected,
     "add": _add,
     "mul": _mul,
+    "maximum": _maximum,
     "mean": _mean,
     "max_pool": _pool,
     "average_pool": _pool,
@@ -377,4 +384,5 @@ _OPTIONS: dict[str, Callable[[Op, Graph], _Options]] = {
     "relu": _plain,
     "sigmoid": _plain,
     "hardswish": _plain,
+    "rsqrt": _plain,
 }

@@ -14,32 +14,39 @@ from tinyasc_export.graph import OPERATORS, WEIGHTED, Graph, Op, Tensor
 from tinyasc_export.limits import least_output_scale
 
 # Operators that move or compare integers without rescaling them.
-SAME_SCALE = ("max_pool", "average_pool", "pad", "concat", "slice", "reshape")
+SAME_SCALE = ("maximum", "max_pool", "average_pool", "pad", "concat", "slice", "reshape")
 # Scale and zero point of a sigmoid's output, by the type of the activations.
 SIGMOID_PARAMETERS = {"int8": (1 / 256, -128), "int16": (1 / 32768, 0)}
 BIAS_TYPE = {"int8": "int32", "int16": "int64"}
-# What TensorFlow Lite Micro has a kernel for at int16.
-INT16_OPERATORS = tuple(kind for kind in OPERATORS if kind != "hardswish")
-_MEND = {"hardswish": "build the student with `attention_activation: relu`"}
+# What cannot run at int16: why, and how to mend it.
+_NOT_AT_INT16 = {
+    "hardswish": (
+        "has no int16 kernel in TensorFlow Lite Micro",
+        "build the student with `attention_activation: relu`",
+    ),
+    # LiteRT reads a table of 513 entries with straight lines between them: half the range off next to zero.
+    "rsqrt": (
+        "answers otherwise at int16 in LiteRT than in TensorFlow Lite Micro",
+        "build the student without response norms (`grn: false`)",
+    ),
+}
+INT16_OPERATORS = tuple(kind for kind in OPERATORS if kind not in _NOT_AT_INT16)
 WEIGHT_AXIS = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
 
 
 def check_int16_operators(graph: Graph) -> None:
-    """Checks that TensorFlow Lite Micro has every operator at int16.
+    """Checks that every operator runs at int16, with the same answers in TensorFlow Lite Micro and in LiteRT.
 
     Args:
         graph: in floating point or integers.
 
     Raises:
-        InputError: it lacks one; the message names the module that it came from and how to mend it.
+        InputError: one does not; the message names the module that it came from and how to mend it.
     """
     for op in graph.ops:
         if op.kind not in INT16_OPERATORS:
-            mend = _MEND.get(op.kind, "replace it in the student")
-            raise InputError(
-                f"module {op.module or '(top level)'}: {op.kind} has no int16 kernel in TensorFlow Lite Micro; {mend},"
-                " or export int8"
-            )
+            why, mend = _NOT_AT_INT16[op.kind]
+            raise InputError(f"module {op.module or '(top level)'}: {op.kind} {why}; {mend}, or export int8")
 
 
 def check_integer_graph(graph: Graph) -> None:
@@ -50,7 +57,7 @@ def check_integer_graph(graph: Graph) -> None:
 
     Raises:
         GraphError: at the first rule that is broken.
-        InputError: an operator that TensorFlow Lite Micro lacks at int16.
+        InputError: an operator that cannot run at int16.
     """
     dtype = graph.tensors[graph.input].dtype
     if dtype == "int16":
@@ -82,6 +89,8 @@ def check_integer_graph(graph: Graph) -> None:
         elif op.kind == "sigmoid" and _parameters(graph.tensors[op.output]) != SIGMOID_PARAMETERS[dtype]:
             scale, zero_point = SIGMOID_PARAMETERS[dtype]
             raise GraphError(f"{where}: the output's scale must be 1/{1 / scale:.0f} and its zero point {zero_point}")
+        elif op.kind == "rsqrt" and _parameters(graph.tensors[op.inputs[0]])[1] != -128:
+            raise GraphError(f"{where}: the input's zero point must be -128: only positive values have a square root")
         least, (scale, _) = least_output_scale(graph, op), _parameters(graph.tensors[op.output])
         if scale < least:
             raise GraphError(f"{where}: with an output scale of {scale:.3g} a sum could overflow; {least:.3g} would do")

@@ -6,11 +6,11 @@ import torch
 
 from tinyasc.compress import solver
 from tinyasc.compress.budget import Budget
-from tinyasc.compress.solver import WIDTH_STEP, solve
+from tinyasc.compress.solver import solve
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
-from tinyasc.models import build
-from tinyasc.training.recipe import Recipe
+from tinyasc.models import FAMILIES, build
+from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc_export.capture import capture
 from tinyasc_export.count import count
 from tinyasc_export.lower import lower
@@ -18,19 +18,48 @@ from tinyasc_export.quantize import calibrate, quantize_int8
 
 FRONT_END = FrontEnd(sample_rate=16000, clip_samples=16000, n_fft=1024, win_length=1024, hop_length=640, n_mels=32)
 CLASSES = 10
+WIDTH_STEP = 4  # of sepconv_ca
+STUDENTS = [family for family in FAMILIES if FAMILIES[family].capturable]
 
 
 def student(**model):
     return Recipe(name="s", model={"family": "sepconv_ca", "base_channels": 24} | model)
 
 
-def int8_count(width):
+def int8_count(width, family="sepconv_ca"):
     """The bytes of the graph that is really quantised, counted on it."""
     torch.manual_seed(0)
-    module = build("sepconv_ca", n_classes=CLASSES, n_mels=FRONT_END.n_mels, base_channels=width).eval()
+    options = {FAMILIES[family].width.option: width}
+    module = build(family, n_classes=CLASSES, n_mels=FRONT_END.n_mels, **options).eval()
     graph, _, _ = lower(capture(module, (1, 1, FRONT_END.n_mels, FRONT_END.n_frames())))
     x = torch.randn(2, FRONT_END.n_mels, FRONT_END.n_frames(), 1).numpy()
     return count(quantize_int8(graph, calibrate(graph, x)))
+
+
+@pytest.mark.parametrize("family", STUDENTS)
+def test_every_family_is_solved(family):
+    """The plan's bytes are those of the quantised graph; one byte less gives the next narrower; all builds hold."""
+    option, step = FAMILIES[family].width.option, FAMILIES[family].width.step
+    counts = int8_count(3 * step, family)
+    recipe = Recipe(name="s", model={"family": family})
+    plan = solve(recipe, FRONT_END, CLASSES, Budget("x", counts.parameter_bytes))
+    assert plan == solver.Plan(option, 3 * step, counts.parameter_bytes, counts.macs)
+    assert type(plan.width) is type(step)
+    narrower = solve(recipe, FRONT_END, CLASSES, Budget("x", counts.parameter_bytes - 1))
+    assert narrower.width == 2 * step and narrower.parameter_bytes < counts.parameter_bytes
+    for width in (0.5 * step, 2.5 * step, -step, "1", True, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"{option} must be a multiple of {step}"):
+            solve(Recipe(name="s", model={"family": family, option: width}), FRONT_END, CLASSES, Budget("x", 10**6))
+
+
+@pytest.mark.parametrize("family", STUDENTS)
+def test_the_shipped_student_holds_128_kilobytes_and_30_mmac_per_second(family):
+    """At 64 bands, 1 s of 32 kHz and a hop of 1024, without a narrower width than the recipe's."""
+    front_end = FrontEnd(sample_rate=32000, clip_samples=32000, n_fft=2048, win_length=2048, hop_length=1024, n_mels=64)
+    recipe = load_recipe(f"students/{family}")
+    plan = solve(recipe, front_end, CLASSES, Budget("128KB", 131072))
+    assert plan.width == recipe.model_options[FAMILIES[family].width.option]
+    assert plan.macs <= 30_000_000
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +70,7 @@ def sizes():
 def test_the_plan_is_what_the_quantised_graph_counts(sizes):
     for width, counts in sizes.items():
         plan = solve(student(base_channels=width), FRONT_END, CLASSES, Budget("1MB", 2**20))
-        assert plan == solver.Plan(width, counts.parameter_bytes, counts.macs)
+        assert plan == solver.Plan("base_channels", width, counts.parameter_bytes, counts.macs)
 
 
 def test_bytes_grow_with_the_width(sizes):
@@ -52,14 +81,14 @@ def test_bytes_grow_with_the_width(sizes):
 @pytest.mark.parametrize("width", range(WIDTH_STEP, 25, WIDTH_STEP))
 def test_the_widest_that_fits_is_found(sizes, width):
     exactly = sizes[width].parameter_bytes
-    assert solve(student(), FRONT_END, CLASSES, Budget("x", exactly)).base_channels == width
+    assert solve(student(), FRONT_END, CLASSES, Budget("x", exactly)).width == width
     if width > WIDTH_STEP:
         # One byte less, and the neighbour below is the widest.
-        assert solve(student(), FRONT_END, CLASSES, Budget("x", exactly - 1)).base_channels == width - WIDTH_STEP
+        assert solve(student(), FRONT_END, CLASSES, Budget("x", exactly - 1)).width == width - WIDTH_STEP
 
 
 def test_the_recipe_is_the_upper_limit():
-    assert solve(student(base_channels=8), FRONT_END, CLASSES, Budget("1MB", 2**20)).base_channels == 8
+    assert solve(student(base_channels=8), FRONT_END, CLASSES, Budget("1MB", 2**20)).width == 8
 
 
 def test_an_impossible_budget_names_the_smallest_that_can_be_met(sizes):
@@ -67,7 +96,7 @@ def test_an_impossible_budget_names_the_smallest_that_can_be_met(sizes):
     with pytest.raises(InputError, match=rf"\b{smallest} bytes") as caught:
         solve(student(), FRONT_END, CLASSES, Budget("1KB", 1024))
     named = int(re.search(r"needs (\d+) bytes", str(caught.value))[1])  # pyright: ignore[reportOptionalSubscript]
-    assert solve(student(), FRONT_END, CLASSES, Budget("x", named)).base_channels == WIDTH_STEP
+    assert solve(student(), FRONT_END, CLASSES, Budget("x", named)).width == WIDTH_STEP
     with pytest.raises(InputError):
         solve(student(), FRONT_END, CLASSES, Budget("x", named - 1))
 

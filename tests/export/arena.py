@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyasc_export import reference, reference_int8
+from tinyasc_export import reference_float, reference_int8, rounding
 from tinyasc_export.graph import Graph, Op
 from tinyasc_export.memory import Plan
 
@@ -37,10 +37,10 @@ def run_in_arena(graph: Graph, plan: Plan, x: np.ndarray) -> np.ndarray:
 
 def _compute(graph: Graph, op: Op, inputs: list[np.ndarray]) -> np.ndarray:
     if graph.tensors[graph.input].dtype != "int8":
-        y = reference.KERNELS[op.kind](op, inputs)
+        y = reference_float.KERNELS[op.kind](op, inputs)
         return np.maximum(y, 0) if op.attrs.get("activation") == "relu" else y
     tensors = [graph.tensors[name] for name in [*op.inputs, op.output]]
-    y = reference_int8.KERNELS[op.kind](op, tensors, [np.asarray(i, np.int64) for i in inputs])
+    y = reference_int8.KERNELS[op.kind](op, tensors, [np.asarray(i, np.int64) for i in inputs], rounding.scale)
     low = reference_int8.zero(tensors[-1]) if op.attrs.get("activation") == "relu" else -128
     return np.clip(y, low, 127).astype(np.int8)
 

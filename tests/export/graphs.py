@@ -123,7 +123,11 @@ KINDS = (
     "relu",
     "gate",
     "hardswish",
+    "maximum",
+    "channel_max",
+    "rsqrt",
 )
+INT16_KINDS = tuple(kind for kind in KINDS if kind not in ("hardswish", "rsqrt"))
 
 
 @st.composite
@@ -189,6 +193,19 @@ def _step(draw: st.DrawFn, net: Net, x: str, kind: str, wide: bool = False) -> s
     if kind == "gate":
         gate = net.op("sigmoid", [x])
         return net.op("mul", [x, gate], activation="none")
+    if kind == "maximum":
+        other = net.conv(x, draw(st.sampled_from((1, c))), (1, 1))
+        return net.op("maximum", draw(st.sampled_from(([x, other], [other, x]))))
+    if kind == "channel_max":
+        rows = net.op("reshape", [x], shape=(1, h * w, c, 1))
+        pooled = net.op("max_pool", [rows], kernel=(1, c), stride=(1, 1), padding=(0, 0, 0, 0))
+        return net.op("reshape", [pooled], shape=(1, h, w, 1))
+    if kind == "rsqrt":
+        power = net.op("mean", [net.op("mul", [x, x], activation="none")], axes=(1, 2))
+        positive = net.op(
+            "add", [power, net.graph.add_constant("c", np.full((1, 1, 1, 1), 0.05, net.dtype))], activation="none"
+        )
+        return net.op("mul", [x, net.op("rsqrt", [positive])], activation="none")
     return net.op(kind, [x])
 
 

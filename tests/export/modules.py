@@ -30,7 +30,8 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 def in_torch(module: nn.Module, x: np.ndarray) -> np.ndarray:
     """A module's answers on (N, H, W, C), clip by clip, as the graph is declared."""
     with torch.no_grad():
-        clips = [torch.from_numpy(clip[None].copy()).permute(0, 3, 1, 2) for clip in x]  # modules may work in place
+        # Copies, since modules may work in place.
+        clips = [torch.from_numpy(clip[None].copy()).permute(0, 3, 1, 2).contiguous() for clip in x]
         return np.concatenate([module(clip).numpy() for clip in clips])
 
 
@@ -171,7 +172,7 @@ HEADS = {
     "adaptive": lambda x: torch.flatten(F.adaptive_avg_pool2d(x, 1), 1),
     "squeeze": lambda x: x.mean((2, 3), keepdim=True).squeeze(3).squeeze(-1),
     "unsqueeze": lambda x: x.amax((2, 3)).unsqueeze(1).unsqueeze(-1).squeeze((1, 3)),
-    "view": lambda x: x.amax((2, 3), keepdim=True).view(1, -1),
+    "view": lambda x: x.amax((2, 3), keepdim=True).contiguous().view(1, -1),
     "reshape": lambda x: x.mean((1, 3)).transpose(0, 1).unsqueeze(0).reshape(1, x.shape[2]),
 }
 

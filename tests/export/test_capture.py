@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from modules import Applied, in_torch, modules, randomize
 from torch import nn
 from torch.nn import functional as F
@@ -26,6 +27,7 @@ def assert_same(module: nn.Module, shape: tuple[int, ...], clips: int = 2, rtol:
     n, c, h, w = shape
     x = np.random.default_rng(1).standard_normal((clips * n, h, w, c)).astype(dtype)
     expected = in_torch(module, x)
+    rtol = rtol if dtype == np.float64 else max(rtol, 1e-5)  # a module without parameters counts as float32
     graph = capture(module, shape)
     actual = reference.run(graph, x)
     assert actual.shape == expected.shape and actual.dtype == dtype
@@ -41,26 +43,105 @@ def test_random_modules(case):
 
 
 STUDENTS = [
-    ({}, (64, 44)),
-    ({"base_channels": 12}, (32, 31)),
-    ({"base_channels": 20}, (40, 44)),
-    ({"base_channels": 4}, (17, 53)),
-    ({"base_channels": 8, "attention_activation": "relu"}, (33, 16)),
-    ({"base_channels": 16}, (256, 43)),
+    ("sepconv_ca", {}, (64, 44)),
+    ("sepconv_ca", {"base_channels": 12}, (32, 31)),
+    ("sepconv_ca", {"base_channels": 20}, (40, 44)),
+    ("sepconv_ca", {"base_channels": 4}, (17, 53)),
+    ("sepconv_ca", {"base_channels": 8, "attention_activation": "relu"}, (33, 16)),
+    ("sepconv_ca", {"base_channels": 16}, (256, 43)),
+    ("amfm", {}, (64, 30)),
+    ("amfm", {"channels_multiplier": 0.25, "hidden": 7}, (33, 19)),
+    ("cp_mobile", {}, (64, 30)),
+    ("cp_mobile", {"base_channels": 8, "strides": 2024}, (33, 21)),
+    ("cp_mobile", {"base_channels": 16, "strides": 2024, "grn": False}, (128, 65)),
 ]
 
 
-@pytest.mark.parametrize(("options", "size"), STUDENTS)
-def test_the_student_in_float64(options, size):
+@pytest.mark.parametrize(("family", "options", "size"), STUDENTS)
+def test_the_students_in_float64(family, options, size):
     torch.manual_seed(3)
-    model = build("sepconv_ca", n_classes=10, n_mels=size[0], **options).double()
+    model = build(family, n_classes=10, n_mels=size[0], **options).double()
     assert_same(randomize(model, 4), (1, 1, *size))
 
 
-def test_the_student_in_float32():
+@pytest.mark.parametrize(
+    ("family", "options"), [("sepconv_ca", {"base_channels": 16}), ("amfm", {}), ("cp_mobile", {})]
+)
+def test_the_students_in_float32(family, options):
     torch.manual_seed(5)
-    model = build("sepconv_ca", n_classes=10, n_mels=64, base_channels=16)
+    model = build(family, n_classes=10, n_mels=64, **options)
     assert_same(randomize(model, 6), (1, 1, 64, 44), rtol=1e-4)
+
+
+def plain_cnn(*tail: nn.Module) -> nn.Module:
+    """What a user brings: convolutions, batch norms, ReLUs, max pools, a flatten and linear layers."""
+    torch.manual_seed(7)
+    layers: list[nn.Module] = []
+    for before, after in ((1, 4), (4, 6), (6, 5)):
+        convolution = nn.Conv2d(before, after, 3, padding=1)
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+    return randomize(nn.Sequential(*layers, nn.Flatten(), *tail).double(), 8)
+
+
+FLAT = 5 * 4 * 3  # channels, rows and columns left of a 32 x 24 map
+TAILS = {
+    "linear": [nn.Linear(FLAT, 10)],
+    "two linears": [nn.Dropout(0.5), nn.Linear(FLAT, 16, bias=False), nn.ReLU(inplace=True), nn.Linear(16, 3)],
+    "norm": [nn.BatchNorm1d(FLAT), nn.Linear(FLAT, 10)],
+    "norm without gain": [nn.Hardswish(), nn.BatchNorm1d(FLAT, affine=False), nn.Sigmoid(), nn.Linear(FLAT, 2)],
+    "view": [Applied(lambda x: x.relu()), nn.Linear(FLAT, 4)],
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_flattened_map_finds_its_order_in_the_linear_layer(tail):
+    assert_same(plain_cnn(*TAILS[tail]), (1, 1, 32, 24))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 2, 1), (0, 2, 3, 1), (0, 1, 3, 2)])
+def test_a_permuted_map_flattens_too(order):
+    head = Applied(lambda x: x.permute(*order).reshape(1, -1))
+    assert_same(nn.Sequential(head, nn.Linear(60, 4)).double().eval(), (1, 3, 4, 5))
+
+
+class PerFeature(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(60, 2)
+
+    def forward(self, x):
+        return self.linear(x.view(x.shape[0], -1).sigmoid())
+
+
+def test_a_view_flattens_too():
+    assert_same(PerFeature().double().eval(), (1, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.maximum(x, x.mean(3, keepdim=True)).mean((2, 3)),
+        lambda x: torch.max(x[:, :2], x[:, 1:]).amax((2, 3)),
+        lambda x: torch.maximum(*x.mean((2, 3))[:, :2].chunk(2, dim=1)),
+        lambda x: (x * x.amax(1, keepdim=True)).mean((2, 3)),
+        lambda x: x.amax((1, 3)),
+        lambda x: x.amax(1).amax(1),
+        lambda x: x.transpose(1, 2).amax(2, keepdim=True).mean((2, 3)),
+        lambda x: (x.square() + 1).rsqrt().mean((2, 3)),
+        lambda x: (x**2 + 1).rsqrt().amax((2, 3)),
+    ],
+)
+def test_maxima_squares_and_roots(function):
+    assert_same(Applied(function).eval(), (1, 3, 4, 5), rtol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1))
+def test_an_average_pool_counts_its_padding(h, w, kernel, stride, padding):
+    padding = min(padding, kernel // 2)
+    if min(h, w) + 2 * padding >= kernel:
+        pool = nn.AvgPool2d(kernel, stride, padding)
+        assert_same(nn.Sequential(pool, Applied(lambda x: x.amax((2, 3)))).double(), (1, 2, h, w), rtol=1e-6)
 
 
 def test_operators_know_their_module():
@@ -137,7 +218,11 @@ REFUSED = {
     "depth multiplier": (nn.Conv2d(4, 8, 1, groups=4), "odd", "4 groups"),
     "transposed convolution": (nn.ConvTranspose2d(4, 4, 2), "odd", "aten.conv_transpose2d"),
     "reflected padding": (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "odd", "aten.pad"),
-    "padded average": (nn.AvgPool2d(2, padding=1), "odd", "average pool with padding"),
+    "average that leaves padding out": (
+        nn.AvgPool2d(2, padding=1, count_include_pad=False),
+        "odd",
+        "count_include_pad",
+    ),
     "average with a divisor": (nn.AvgPool2d(2, divisor_override=3), "odd", "its own divisor"),
     "average beyond the edge": (nn.AvgPool2d(3, ceil_mode=True), "odd", "ceil_mode"),
     "padded maximum": (nn.MaxPool2d(2, padding=1), "odd", "max pool with padding"),
@@ -154,10 +239,16 @@ REFUSED = {
         "move data",
     ),
     "sum with a transpose": (Applied(lambda x: x[..., :6] + x[..., :6].transpose(2, 3)), "odd", "move data"),
-    "flatten of a map": (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), "odd.0", "move data"),
+    "flattened map that is cut": (
+        nn.Sequential(nn.Flatten(), Applied(lambda x: x[:, 5:]), nn.Linear(187, 3)),
+        "odd.1",
+        "a flattened map goes into aten.slice",
+    ),
+    "flattened map that is joined": (Applied(lambda x: torch.cat([x.flatten(1)] * 2, 1)), "odd", "into aten.cat"),
     "view": (Applied(lambda x: x.view(1, 2, 2, 48)), "odd", "only to (1, features)"),
     "linear on a map": (nn.Linear(8, 3), "odd", "flatten to (1, features) first"),
-    "maximum over channels": (Applied(lambda x: x.amax(1)), "odd", "only over height and width"),
+    "maximum with a parameter": (Token(torch.maximum), "odd", "maximum with a constant"),
+    "cube": (Applied(lambda x: x**3), "odd", "a power of 3"),
     "maximum with places": (Applied(lambda x: x.max(3).values), "odd", "aten.max"),
     "mean of everything": (Applied(lambda x: x.mean().reshape(1, 1)), "odd", "over all dimensions"),
     "mean over the batch": (Applied(lambda x: x.mean((0, 2), keepdim=True)), "odd", "takes in the batch"),
@@ -227,6 +318,7 @@ class Broken(nn.Module):
     ("module", "shape", "says"),
     [
         (Applied(lambda x: x), (1, 1, 4, 4), "returns logits of shape"),
+        (nn.Flatten(), (1, 2, 4, 4), "returns a flattened map"),
         (Applied(lambda x: x.mean(3)), (1, 2, 4, 4), "returns logits of shape"),
         (Twice(), (1, 1, 4, 4), "returns 2 values"),
         (Broken(), (1, 1, 4, 4), "Broken: torch.export cannot trace it: AssertionError"),

@@ -12,6 +12,7 @@ from runtimes import run_litert, run_tflm
 from tinyasc_export import reference, rounding
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Tensor
+from tinyasc_export.limits import MARGIN
 from tinyasc_export.tflite import to_tflite
 from tinyasc_export.tflite_rules import WEIGHT_AXIS
 
@@ -49,18 +50,48 @@ def any_scale(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
+@pytest.mark.parametrize(
+    ("x_scale", "y_scale"),
+    [(4.3998694e-05, 0.85811216), (0.11742849, 0.0029820325), (0.0012037039, 0.12778151), (0.0051347446, 0.026966952)],
+)
+def test_reciprocal_roots_where_single_precision_would_show(x_scale, y_scale):
+    """The multiplier is computed in double precision; in single one of the 256 answers would be another."""
+    net = Net((1, 16, 16, 1))
+    net.op("rsqrt", ["x"])
+    give_scale(net.graph.tensors["x"], x_scale, -128)
+    give_scale(net.graph.tensors[net.graph.output], y_scale, -128)
+    q = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
+    np.testing.assert_array_equal(reference.run(net.graph, q), run_tflm(to_tflite(net.graph), q))
+
+
+@pytest.mark.parametrize("fine", [1.001, 0.999])
+def test_the_finest_scale_of_a_reciprocal_root(fine):
+    net = Net((1, 16, 16, 1))
+    net.op("rsqrt", ["x"])
+    give_scale(net.graph.tensors["x"], 0.25, -128)
+    give_scale(net.graph.tensors[net.graph.output], fine * MARGIN * 2.0**-29, -128)
+    q = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
+    if fine < 1:
+        with pytest.raises(GraphError, match="could overflow"):
+            to_tflite(net.graph)
+    else:
+        np.testing.assert_array_equal(reference.run(net.graph, q), run_tflm(to_tflite(net.graph), q))
+
+
 ONE_OPERATOR = (
     "fully_connected",
     "conv2d",
     "depthwise_conv2d",
     "add",
     "mul",
+    "maximum",
     "mean",
     "max_pool",
     "average_pool",
     "relu",
     "sigmoid",
     "hardswish",
+    "rsqrt",
 )
 
 
@@ -89,6 +120,12 @@ def test_one_operator_with_any_scales(kind, seed):
         y_scale = (max(x_scale, other_scale) if kind == "add" else 20 * x_scale * other_scale) * any_scale(rng, 0.1, 4)
         give_scale(graph.tensors[other], other_scale, int(rng.integers(-128, 128)))
         graph.tensors[other].data = rng.integers(-128, 128, net.shape(other)).astype(np.int8)
+    elif kind == "maximum":
+        net.op(kind, ["x", net.constant(*(n if rng.random() < 0.5 else 1 for n in (1, h, w, c)))])
+        other = graph.constants()[0]
+        y_scale, y_zero = x_scale, x_zero
+        give_scale(other, x_scale, x_zero)
+        other.data = rng.integers(-128, 128, other.shape).astype(np.int8)
     elif kind == "mean":
         net.op(kind, ["x"], axes=[(1,), (2,), (3,), (1, 2), (2, 3), (1, 3), (1, 2, 3)][seed % 7])
     elif kind in ("max_pool", "average_pool"):
@@ -97,6 +134,8 @@ def test_one_operator_with_any_scales(kind, seed):
         y_scale, y_zero = x_scale, x_zero
     else:
         net.op(kind, ["x"])
+        if kind == "rsqrt":
+            x_zero, y_scale = -128, x_scale**-0.5 / 255 * any_scale(rng, 0.1, 2)
         y_scale, y_zero = (1 / 256, -128) if kind == "sigmoid" else (y_scale, y_zero)
     give_scale(graph.tensors["x"], x_scale, x_zero)
     give_scale(graph.tensors[graph.output], y_scale, y_zero)

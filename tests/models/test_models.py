@@ -11,8 +11,10 @@ from torch import nn
 
 from tinyasc.errors import CaptureError, InputError
 from tinyasc.models import FAMILIES, build
+from tinyasc.models.amfm import CBAM, MFM, AMFMBlock, MFMLinear
 from tinyasc.models.atrous_cnn import HEADS, TRUNKS
 from tinyasc.models.attention import AttentionPooling, CoordinateAttention
+from tinyasc.models.cp_mobile import GlobalResponseNorm, InvertedResidual
 from tinyasc.models.sepconv_ca import SepConvBlock
 from tinyasc_export.capture import capture
 from tinyasc_export.graph import Graph
@@ -56,6 +58,52 @@ def test_sepconv_ca_parts_have_the_published_parameters():
 @pytest.mark.parametrize(("channels", "published"), [(16, 440), (32, 856), (64, 1_688), (128, 3_352)])
 def test_coordinate_attention_has_the_published_parameters(channels, published):
     assert parameters(CoordinateAttention(channels)) == published
+
+
+@pytest.mark.parametrize(("channels", "published"), [(16, 149), (32, 262), (48, 439), (64, 680)])
+def test_cbam_has_the_published_parameters(channels, published):
+    assert parameters(CBAM(channels)) == published
+
+
+def test_an_amfm_block_has_the_parameters_of_its_description():
+    """Of the paper's AMFM 32 -> 48: MFM 1x1, batch norm, MFM 3x3, CBAM."""
+    assert parameters(AMFMBlock(32, 48)) == (32 * 64 + 64) + 64 + (9 * 32 * 96 + 96) + 439
+
+
+@pytest.mark.parametrize(
+    ("options", "published"),
+    [
+        ({"channels_multiplier": 1.7, "expansion_rate": 1.9}, 55_464),
+        ({"channels_multiplier": 2.3, "expansion_rate": 3}, 126_952),
+        ({"channels_multiplier": 1.8, "expansion_rate": 2.1, "grn": False, "strides": 2024}, 61_148),
+        ({"channels_multiplier": 1.8, "expansion_rate": 2.1, "grn": False, "strides": 2023}, 61_148),
+    ],
+)
+def test_cp_mobile_has_the_published_parameters(options, published):
+    assert parameters(build("cp_mobile", n_classes=10, n_mels=256, base_channels=32, **options)) == published
+
+
+@pytest.mark.parametrize(
+    ("options", "fused"),
+    [
+        ({"base_channels": 16, "channels_multiplier": 1.5, "expansion_rate": 1.7}, 12_310),
+        ({"base_channels": 32, "channels_multiplier": 1.7, "expansion_rate": 1.9}, 54_182),
+    ],
+)
+def test_cp_mobile_has_the_published_parameters_with_folded_norms(options, fused):
+    """A folded batch norm leaves one bias of its two parameters per channel."""
+    model = build("cp_mobile", n_classes=10, n_mels=256, **options)
+    biases = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert parameters(model) - biases == fused
+
+
+@pytest.mark.parametrize(("strides", "expected"), [(2023, (16, 8)), (2024, (32, 8))])
+def test_cp_mobile_strides(strides, expected):
+    model = build("cp_mobile", n_classes=10, n_mels=256, base_channels=8, strides=strides).eval()
+    shapes = [tuple(model.blocks[: i + 1](model.stem(torch.zeros(1, 1, 256, 64))).shape[2:]) for i in range(6)]
+    assert shapes[0] == (64, 16) and shapes[-1] == expected
+    assert shapes[1] == ((32, 8) if strides == 2023 else (64, 16))
+    assert shapes[2] == ((32, 8) if strides == 2023 else (64, 8))
 
 
 @pytest.mark.parametrize("base", [16, 64])
@@ -169,6 +217,87 @@ def test_coordinate_attention_is_its_description(activation):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_mfm_by_hand():
+    """One input channel, two pairs of weights: at 2 the halves are 2 * 1 + 1 and 2 * -1 + 4."""
+    mfm, linear = MFM(1, 2), MFMLinear(1, 2)
+    with torch.no_grad():
+        for layer in (mfm.layer, linear.layer):
+            layer.weight.copy_(torch.tensor([1.0, 0.5, -1.0, 3.0]).reshape(layer.weight.shape))
+            layer.bias.copy_(torch.tensor([1.0, 0.0, 4.0, -1.0]))
+    x = torch.tensor([2.0, -1.0, 0.0])
+    np.testing.assert_allclose(mfm(x.reshape(1, 1, 1, 3)).detach().reshape(2, 3), [[3, 5, 4], [5, -0.5, 0]])
+    np.testing.assert_allclose(linear(x.reshape(3, 1)).detach(), [[3, 5], [5, -0.5], [4, 0]])
+
+
+def test_cbam_is_its_description():
+    """Woo et al., section 3, on a map of 32 channels, 4 bands and 5 frames: the MLP runs on both pooled vectors."""
+    module = randomize(CBAM(32).double(), 7)
+    w = arrays(module)
+    x = np.random.default_rng(8).standard_normal((32, 4, 5))
+
+    def mlp(v: np.ndarray) -> np.ndarray:
+        hidden = np.maximum(w["squeeze.weight"][:, :, 0, 0] @ v + w["squeeze.bias"], 0)
+        assert hidden.shape == (2,)
+        return w["excite.weight"][:, :, 0, 0] @ hidden + w["excite.bias"]
+
+    gate = 1 / (1 + np.exp(-mlp(x.mean(axis=(1, 2))) - mlp(x.max(axis=(1, 2)))))
+    y = x * gate[:, None, None]
+    pooled = np.pad(np.stack([y.max(axis=0), y.mean(axis=0)]), ((0, 0), (3, 3), (3, 3)))
+    taps = w["spatial.weight"][0]
+    spatial = np.array([[(taps * pooled[:, i : i + 7, j : j + 7]).sum() for j in range(5)] for i in range(4)])
+    mean, var, gain, shift = (w[f"norm.{part}"][0] for part in ("running_mean", "running_var", "weight", "bias"))
+    spatial = (spatial - mean) / np.sqrt(var + 1e-5) * gain + shift
+    actual = module(torch.from_numpy(x)[None])[0].detach().numpy()
+    np.testing.assert_allclose(actual, y / (1 + np.exp(-spatial)), rtol=1e-9, atol=1e-12)
+
+
+def test_an_amfm_block_takes_the_larger_of_a_map_and_its_attention():
+    block = randomize(AMFMBlock(3, 4).double(), 9)
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    features = block.mfm(block.norm(block.pointwise(x)))
+    np.testing.assert_array_equal(
+        block(x).detach(), np.maximum(features.detach().numpy(), block.attention(features).detach().numpy())
+    )
+
+
+def test_grn_by_hand():
+    """Norms 5 and 0 and 10 of three channels, mean 5: so n is 1, 0 and 2."""
+    grn = GlobalResponseNorm().double()
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-6.0, 8.0]], dtype=torch.float64).reshape(1, 3, 1, 2)
+    np.testing.assert_array_equal(grn(x).detach(), x)  # gamma and beta start at 0
+    with torch.no_grad():
+        grn.gamma.fill_(0.5)
+        grn.beta.fill_(0.25)
+    wanted = [[3 * 1.5 + 0.25, 4 * 1.5 + 0.25], [0.25, 0.25], [-6 * 2 + 0.25, 8 * 2 + 0.25]]
+    np.testing.assert_allclose(grn(x).detach().reshape(3, 2), wanted, rtol=1e-6)
+
+
+def test_grn_is_its_description():
+    grn = randomize(GlobalResponseNorm().double(), 10)
+    gamma, beta = grn.gamma.item(), grn.beta.item()
+    x = np.random.default_rng(11).standard_normal((6, 7, 5))
+    norm = np.sqrt((x**2).sum(axis=(1, 2)))
+    expected = x + gamma * x * (norm / norm.mean())[:, None, None] + beta
+    np.testing.assert_allclose(grn(torch.from_numpy(x)[None])[0].detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("grn", [True, False])
+def test_inverted_residual_shortcuts(grn):
+    """A shortcut where channels stay, pooled with counted zeros where strided; none where they change."""
+    x = torch.randn(1, 8, 6, 5)
+    for channels, stride in ((8, (1, 1)), (8, (2, 1)), (16, (1, 1))):
+        block = InvertedResidual(8, channels, expansion_rate=2, stride=stride, grn=grn)
+        nn.init.zeros_(block.eval().layers[-1].weight)  # the last norm: only the shortcut is left
+        y = block(x)
+        if channels != 8:
+            assert not y.any()
+        elif stride == (1, 1):
+            torch.testing.assert_close(y, x.relu())
+        else:
+            corner = x[:, :, :2, :2].sum(dim=(2, 3)) / 9
+            torch.testing.assert_close(y[:, :, 0, 0], corner.relu())
+
+
 def test_attention_pooling_is_its_description():
     """Ren et al., section 2.3, with the limits of the released code, on 3 channels and 2 classes."""
     module = randomize(AttentionPooling(3, 2).double(), 5)
@@ -207,8 +336,11 @@ def test_global_max_and_average_heads():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_family_declares_is_true(family):
     """A new family is enrolled here by its entry in the registry."""
-    narrow = {"base_channels": 4}
-    model = build(family, n_classes=6, n_mels=32, **narrow)
+    width = FAMILIES[family].width
+    widest = build(family, n_classes=6, n_mels=32)
+    assert parameters(build(family, n_classes=6, n_mels=32, **{width.option: width.default})) == parameters(widest)
+    model = build(family, n_classes=6, n_mels=32, **{width.option: width.step})
+    assert parameters(model) < parameters(widest)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 6)
     if FAMILIES[family].capturable:
         graph = capture(model, (1, 1, 32, 32))
@@ -221,14 +353,15 @@ def test_what_a_family_declares_is_true(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_parameter_of_a_family_learns(family):
-    model = build(family, n_classes=6, n_mels=32, base_channels=4).train()
+    width = FAMILIES[family].width
+    model = build(family, n_classes=6, n_mels=32, **{width.option: width.step}).train()
     model(torch.randn(4, 1, 32, 32)).square().sum().backward()
     # What a batch norm follows needs no bias: its gradient is zero up to rounding, yet there.
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(InputError, match=r"'sepconv'.*atrous_cnn, sepconv_ca"):
+    with pytest.raises(InputError, match=r"'sepconv'.*amfm, atrous_cnn, cp_mobile, sepconv_ca"):
         build("sepconv", n_classes=10, n_mels=64)
 
 
@@ -243,6 +376,13 @@ def test_an_unknown_family_is_refused():
         ("atrous_cnn", {"base_channels": 2.5}, "atrous_cnn"),
         ("atrous_cnn", {"trunk": "atrus"}, "baseline, atrous"),
         ("atrous_cnn", {"head": "roi"}, "max, average, attention"),
+        ("cp_mobile", {"strides": 2022}, "2023, 2024"),
+        ("cp_mobile", {"base_channels": 6}, "multiple of 4"),
+        ("cp_mobile", {"base_channels": 0}, "from 1 up"),
+        ("cp_mobile", {"expansion_rate": "2"}, "cp_mobile"),
+        ("amfm", {"channels_multiplier": 0}, "above 0"),
+        ("amfm", {"channels_multiplier": None}, "amfm"),
+        ("amfm", {"hidden": -3}, "amfm"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(family, options, says):

@@ -61,7 +61,7 @@ def compress(
     data_part, front_end = student.data, student.front_end
     assert data_part is not None and front_end is not None, "a teacher's recipe has both"
     plan = solve(student, front_end.record(), len(teacher.labels), budget)
-    student = student.model_copy(update={"model": student.model | {"base_channels": plan.base_channels}})
+    student = student.model_copy(update={"model": student.model | {plan.option: plan.width}})
     data = prepare(data_part, front_end.record())
     if data.labels != teacher.labels:
         raise InputError(

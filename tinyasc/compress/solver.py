@@ -18,46 +18,55 @@ from tinyasc_export.count import macs
 from tinyasc_export.graph import WEIGHTED, Graph
 from tinyasc_export.lower import lower
 
-WIDTH_STEP = 4
-
 
 @dataclass(frozen=True)
 class Plan:
-    """A student that holds the budget: its width, and what it will cost at int8."""
+    """A student that holds the budget: its width, and what it will cost at int8.
 
-    base_channels: int
+    Args:
+        option: the family's option that sets the width.
+        width: its value.
+        parameter_bytes: at int8.
+        macs: of one inference.
+    """
+
+    option: str
+    width: float
     parameter_bytes: int
     macs: int
 
 
 def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -> Plan:
-    """The widest student up to the recipe's `base_channels` whose int8 constants hold the budget.
+    """The widest student up to the recipe's width (see `Family.width`) whose int8 constants hold the budget.
 
     Raises:
         InputError: a family that cannot be deployed, or a budget that the narrowest student breaks.
     """
     family = FAMILIES.get(recipe.family)
-    if family is not None and not family.capturable:
+    if family is None:
+        raise InputError(f"model family {recipe.family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
+    if not family.capturable:
         raise InputError(f"model family {recipe.family} cannot be a student: the deployed graph lacks its operators")
     torch.manual_seed(0)
+    option, step = family.width.option, family.width.step
 
     @cache
     def cost(steps: int) -> Plan:
-        width = steps * WIDTH_STEP
-        options = recipe.model_options | {"base_channels": width}
+        options = recipe.model_options | {option: steps * step}
         module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, **options)
         check_input(module, recipe.family, n_mels=front_end.n_mels, n_frames=front_end.n_frames())
         graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())))
-        return Plan(width, int8_bytes(graph), macs(graph))
+        return Plan(option, steps * step, int8_bytes(graph), macs(graph))
 
-    widest = recipe.model_options.get("base_channels", 64)
-    if not isinstance(widest, int) or widest < WIDTH_STEP or widest % WIDTH_STEP:
-        raise InputError(f"{recipe.name}: base_channels must be a multiple of {WIDTH_STEP}, got {widest!r}")
-    low, high = 1, widest // WIDTH_STEP
+    widest = recipe.model_options.get(option, family.width.default)
+    number = isinstance(widest, int | float if isinstance(step, float) else int) and not isinstance(widest, bool)
+    if not number or not step <= widest < math.inf or widest % step:
+        raise InputError(f"{recipe.name}: {option} must be a multiple of {step}, got {widest!r}")
+    low, high = 1, round(widest / step)
     if cost(low).parameter_bytes > budget.bytes:
         raise InputError(
             f"budget {budget.text} ({budget.bytes} bytes) cannot be met: the narrowest {recipe.family} "
-            f"(base_channels {WIDTH_STEP}) needs {cost(low).parameter_bytes} bytes; give at least that"
+            f"({option} {step}) needs {cost(low).parameter_bytes} bytes; give at least that"
         )
     # Bytes grow with the width, so the widest that fits lies by bisection.
     while low < high:

@@ -6,6 +6,7 @@ to `FAMILIES` enrols it in the count, capture and export tests.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +15,42 @@ import torch
 from torch import nn
 
 from tinyasc.errors import InputError
+from tinyasc.models.amfm import AMFMStudent
 from tinyasc.models.atrous_cnn import AtrousCNN
+from tinyasc.models.cp_mobile import CPMobile
 from tinyasc.models.sepconv_ca import SepConvCA
 
 
 @dataclass(frozen=True)
+class Width:
+    """The option that makes a family wide or narrow, which budgets turn.
+
+    Args:
+        option: its name.
+        step: the narrowest value, and the distance from one value to the next; exact in binary.
+        default: as the family's own default; the widest that a budget takes.
+    """
+
+    option: str
+    step: float
+    default: float
+
+
+@dataclass(frozen=True)
 class Family:
-    """A model family: how it is built, and whether the deployed graph can hold it."""
+    """A model family: how it is built, how its width is set, and whether the deployed graph can hold it."""
 
     build: Callable[..., nn.Module]
     capturable: bool
     source: str
+    width: Width
 
 
 FAMILIES = {
-    "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019"),
-    "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022"),
+    "amfm": Family(AMFMStudent, True, "Shim et al., 2022", Width("channels_multiplier", 0.125, 0.875)),
+    "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019", Width("base_channels", 4, 64)),
+    "cp_mobile": Family(CPMobile, True, "Schmid et al., DCASE 2023", Width("base_channels", 4, 32)),
+    "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022", Width("base_channels", 4, 64)),
 }
 
 
@@ -41,9 +62,7 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
     """
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
-    width = options.get("base_channels", 1)
-    if type(width) is not int or width < 1:
-        raise InputError(f"model family {family}: base_channels must be a whole number from 1 up, got {width!r}")
+    _check_width(family, options)
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -52,6 +71,17 @@ def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Mod
             f"model family {family} cannot be built with {given} ({str(error).split(') ')[-1]}); "
             "check the recipe's `model` part"
         ) from None
+
+
+def _check_width(family: str, options: dict[str, Any]) -> None:
+    width = FAMILIES[family].width
+    value = options.get(width.option, width.default)
+    if isinstance(width.step, int):
+        good, wanted = type(value) is int and value >= 1, "a whole number from 1 up"
+    else:
+        good, wanted = type(value) in (int, float) and 0 < value < math.inf, "a number above 0"
+    if not good:
+        raise InputError(f"model family {family}: {width.option} must be {wanted}, got {value!r}")
 
 
 def check_input(module: nn.Module, family: str, *, n_mels: int, n_frames: int) -> None:

@@ -1,0 +1,110 @@
+"""Every student family through the whole export: torch, graph, files, and the runtimes that answer for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from modules import in_torch
+from runtimes import run_litert, run_onnx, run_tflm
+from torch import nn
+
+from tinyasc.models import FAMILIES, build
+from tinyasc_export import reference
+from tinyasc_export.capture import capture
+from tinyasc_export.count import parameter_bytes
+from tinyasc_export.lower import cast, lower
+from tinyasc_export.onnx import to_onnx
+from tinyasc_export.quantize import calibrate, quantize_int8
+from tinyasc_export.tflite import to_tflite
+
+STUDENTS = [family for family in FAMILIES if FAMILIES[family].capturable]
+OPTIONS = {
+    "cp_mobile-2024": ("cp_mobile", {"base_channels": 16, "strides": 2024, "grn": False}),
+    **{family: (family, {}) for family in STUDENTS},
+}
+SIZE = (64, 30)
+CLIPS = 6
+
+
+class Exported:
+    """One student with statistics from its own data, as float and int8 graphs with their features."""
+
+    def __init__(self, family: str, options: dict) -> None:
+        rng = np.random.default_rng(1)
+        clips = rng.standard_normal((CLIPS, *SIZE, 1)) * rng.uniform(0.3, 2, (CLIPS, 1, 1, 1))
+        torch.manual_seed(2)
+        model = build(family, n_classes=10, n_mels=SIZE[0], **options).double()
+        for part in model.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.momentum = None  # statistics of this batch alone
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name.endswith(("gamma", "beta")):
+                    value.uniform_(0.1, 0.9)
+            model.train()(torch.from_numpy(clips).permute(0, 3, 1, 2))
+        self.expected = in_torch(model.eval(), clips)
+        self.double, scale, offset = lower(capture(model, (1, 1, *SIZE)))
+        self.features = clips * scale[:, None, None] + offset[:, None, None]
+        self.graph = cast(self.double, "float32")
+        features = self.features.astype(np.float32)
+        self.int8 = quantize_int8(self.graph, calibrate(self.graph, features))
+        t = self.int8.tensors[self.int8.input]
+        self.integers = np.clip(np.rint(features / t.scale) + t.zero_point, -128, 127).astype(np.int8)
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def student(request):
+    return Exported(*OPTIONS[request.param])
+
+
+def largest(values: np.ndarray) -> float:
+    return max(1.0, float(np.abs(values).max()))
+
+
+def test_the_graph_equals_torch(student):
+    actual = reference.run(student.double, student.features)
+    np.testing.assert_allclose(actual, student.expected, rtol=1e-9, atol=1e-9 * largest(student.expected))
+
+
+def test_float_files_equal_torch(student):
+    tflite, onnx = to_tflite(student.graph), to_onnx(student.graph)
+    x = student.features[:1].astype(np.float32)
+    for actual in (run_litert(tflite, x), run_tflm(tflite, x), run_onnx(onnx, x)):
+        np.testing.assert_allclose(actual, student.expected[:1], rtol=1e-4, atol=1e-4 * largest(student.expected))
+
+
+def test_the_integer_reference_equals_micro_bit_for_bit(student):
+    """Clips, and integers over their whole range, which no clip reaches."""
+    rng = np.random.default_rng(3)
+    noise = rng.integers(-128, 128, student.integers.shape).astype(np.int8)
+    ends = np.full_like(noise[:1], -128), np.full_like(noise[:1], 127)
+    x = np.concatenate([student.integers, noise[:2], *ends])
+    data = to_tflite(student.int8)
+    answers = reference.run(student.int8, x)
+    for i in range(len(x)):
+        expected = run_tflm(data, x[i : i + 1])
+        np.testing.assert_array_equal(answers[i : i + 1], expected, err_msg=f"input {i}")
+        litert = run_litert(data, x[i : i + 1], reference_kernels=True)
+        # LiteRT rounds once in fully_connected alone; two of them in a row can make two steps of one.
+        assert np.abs(litert.astype(int) - expected).max() <= (1 if i < CLIPS else 2)
+
+
+def test_integers_mean_what_floats_do(student):
+    out = student.int8.tensors[student.int8.output]
+    logits = out.scale * (reference.run(student.int8, student.integers).astype(float) - out.zero_point)
+    noise = ((logits - student.expected) ** 2).mean() / (student.expected**2).mean()
+    # Of an untrained net, whose logits hang on noise; a fault of the arithmetic costs far more.
+    assert 10 * np.log10(1 / noise) > 8
+
+
+def test_integer_files_hold_integers_alone(student):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(to_tflite(student.int8), 0))
+    types = {t.type for t in model.subgraphs[0].tensors}
+    assert types == {schema.TensorType.INT8, schema.TensorType.INT32}
+    assert schema.BuiltinOperator.TRANSPOSE not in {code.builtinCode for code in model.operatorCodes}
+
+
+def test_students_fit_128_kilobytes(student):
+    assert parameter_bytes(student.int8) <= 131072
