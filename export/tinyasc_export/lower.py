@@ -21,6 +21,8 @@ from tinyasc_export.rewriting import absorb, activation_of, constant_of, data_of
 
 Rewrite = Callable[[Graph], bool]
 
+MOST_MERGED_TAPS = 2  # times those of both branches
+
 
 def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
     """Applies every rewrite until none finds anything more.
@@ -143,7 +145,10 @@ def merge_pointwise(graph: Graph) -> bool:
 
 
 def merge_parallel_depthwise(graph: Graph) -> bool:
-    """Merges the sum of two convolutions of one input (both depthwise, or both dense) where one has few taps more."""
+    """Merges the sum of two convolutions of one input (both depthwise, or both dense) into one with all their taps.
+
+    Only where that takes few taps more: S4's dilated 3x1 and 1x3 become one 3x3, a 9x1 and a 1x9 stay two.
+    """
     for op in graph.ops:
         if op.kind != "add":
             continue
@@ -157,6 +162,10 @@ def merge_parallel_depthwise(graph: Graph) -> bool:
         if not (same and linear and only(graph, a, op) and only(graph, b, op)):
             continue
         rows, cols = (_lattice(_positions(graph, a, axis) + _positions(graph, b, axis)) for axis in (0, 1))
+        taps = sum(math.prod(data_of(graph, conv.inputs[1]).shape[1:3]) for conv in (a, b))
+        # A long cross would become a square of mostly zeros.
+        if len(rows) * len(cols) > MOST_MERGED_TAPS * taps:
+            continue
         weight = _spread(graph, a, rows, cols) + _spread(graph, b, rows, cols)
         biases = [data_of(graph, conv.inputs[2]) for conv in (a, b) if len(conv.inputs) == 3]
         x, out = graph.tensors[a.inputs[0]].shape, graph.tensors[a.output].shape

@@ -343,6 +343,16 @@ def test_two_dilated_branches_become_one(kind, biases):
     assert len(merged.inputs) == 2 + any(biases)
 
 
+@pytest.mark.parametrize(("length", "merges"), [(3, True), (4, True), (5, False), (9, False)])
+def test_branches_merge_while_the_zeros_are_few(length, merges):
+    """16 taps for 4 + 4, but not 25 for 5 + 5."""
+    before, after = (length - 1) // 2, length // 2
+    net = new()
+    cross = (((length, 1), (1, 1), (before, after, 0, 0)), ((1, length), (1, 1), (0, 0, before, after)))
+    branches(net, "depthwise", cross)
+    (fires if merges else rests)(rewrites.merge_parallel_depthwise, net)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_two_branches_keep_the_function(data):
