@@ -121,6 +121,7 @@ def _print_totals(totals: dict[str, Any]) -> None:
         ("quantisation metadata, bytes", f"{totals['quantization_bytes']:,}"),
         ("file bytes", "-" if file_bytes is None else f"{file_bytes:,}"),
         (f"MACs per clip of {totals['clip_seconds']:g} s", f"{totals['macs']:,}"),
+        ("the same as torchinfo counts them", f"{totals['tool_macs']:,}"),
         ("MACs per second of sound", f"{totals['macs_per_second']:,.0f}"),
         ("planned arena, bytes", f"{totals['arena_bytes']:,}"),
         ("its lower bound, bytes", f"{totals['arena_lower_bound']:,}"),
@@ -130,13 +131,14 @@ def _print_totals(totals: dict[str, Any]) -> None:
 
 
 def _print_rules(rules: list[dict[str, Any]]) -> None:
-    table = _table("Rules", "rule", "verdict", "memory", "MACs per second", left=2)
+    table = _table("Rules", "rule", "verdict", "memory", "MACs per second", "as torchinfo counts", left=2)
     for row in rules:
         verdict = {True: "met", False: "NOT MET: ", None: "unknown: "}[row["met"]] + "; ".join(row["reasons"])
         unit = row["memory_counts"].replace("_", " ").replace("nonzero", "non-zero")
         limit = "" if row["macs_limit"] is None else f" of {row['macs_limit']:,}"
         macs = f"{row['macs_per_second']:,.0f}{limit}"
-        table.add_row(row["rule"], verdict, f"{row['memory']:,} of {row['memory_limit']:,} {unit}", macs)
+        memory, tool = f"{row['memory']:,} of {row['memory_limit']:,} {unit}", f"{row['tool_macs_per_second']:,.0f}"
+        table.add_row(row["rule"], verdict, memory, macs, tool)
     _print(table)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyasc.compress.rules import judge, shipped_rules
 from tinyasc.compress.stored import Stored, read_graph
+from tinyasc.compress.torchinfo_count import fused_count
 from tinyasc.data.cache import load_features
 from tinyasc.errors import InputError
 from tinyasc.frontend import normalize
@@ -25,8 +26,9 @@ def profile(stored: Stored) -> dict[str, Any]:
     """All counts of one model, as plain values that JSON holds.
 
     Returns:
-        "totals" (parameters, parameter_bytes, quantization_bytes, file_bytes, macs, macs_per_second, clip_seconds,
-        arena_bytes, arena_lower_bound), "operators" and "modules" (one entry each), "rules" (one entry per preset).
+        "totals" (parameters, parameter_bytes, quantization_bytes, file_bytes, macs, tool_macs, macs_per_second,
+        clip_seconds, arena_bytes, arena_lower_bound), "operators" and "modules" (one entry each), "rules" (one entry
+        per preset).
     """
     graph, seconds = stored.graph, stored.clip_seconds
     counts, arena = count(graph, stored.file_bytes), plan(graph)
@@ -37,6 +39,7 @@ def profile(stored: Stored) -> dict[str, Any]:
         "quantization_bytes": counts.quantization_bytes,
         "file_bytes": counts.file_bytes,
         "macs": counts.macs,
+        "tool_macs": fused_count(graph),
         "clip_seconds": seconds,
         "macs_per_second": counts.macs / seconds,
         "arena_bytes": arena.peak,
@@ -57,6 +60,7 @@ def profile(stored: Stored) -> dict[str, Any]:
                 "memory_counts": v.rule.memory.counts,
                 "memory_limit": v.rule.memory.limit,
                 "macs_per_second": v.macs_per_second,
+                "tool_macs_per_second": totals["tool_macs"] / seconds,
                 "macs_limit": v.rule.macs_per_second,
                 "met": v.met,
                 "reasons": list(v.reasons),
