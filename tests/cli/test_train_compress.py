@@ -47,6 +47,7 @@ STUDENT = {
     "distill": {},
 }
 FILES = ("model-int8.tflite", "model-fp32.tflite", "model-fp32.onnx")
+GRAPHS = ("graph-fp32.npz", "graph-int8.npz", "ranges.json")
 
 
 def tinyasc(*args, code=0):
@@ -126,7 +127,7 @@ def test_what_the_commands_leave_and_say(place):
     }  # fmt: skip
     assert {p.name for p in student.iterdir()} == {
         ".lock", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
-        "plan.json", "teacher_logits.npy", "report.json", *FILES,
+        "plan.json", "teacher_logits.npy", "report.json", *FILES, *GRAPHS,
     }  # fmt: skip
     assert f"run: runs/{teacher.name}" in trained.stderr
     assert "validation accuracy" in trained.stdout and "synthetic" in trained.stdout
@@ -164,7 +165,8 @@ def test_the_report_agrees_with_the_files(student):
     plan = json.loads((student / "plan.json").read_text())
     assert plan["plan"]["parameter_bytes"] == int8["parameter_bytes"] and plan["plan"]["macs"] == int8["macs"]
     trained = safetensors.numpy.load_file(student / "model.safetensors")
-    assert trained["blocks.0.pointwise.weight"].shape[0] == plan["plan"]["base_channels"]
+    assert trained["blocks.0.pointwise.weight"].shape[0] == plan["plan"]["width"]
+    assert plan["plan"]["option"] == "base_channels"
 
 
 def test_the_int8_file_holds_its_card(student):
@@ -259,7 +261,7 @@ def test_compress_again_gives_the_same_bytes(folder, student):
     plan = str(student / "plan.json")
     assert after.pop(plan) and before.pop(plan)
     changed = {Path(k).name for k in before if before[k] != after[k]}
-    assert changed <= {"report.json", *FILES}, "the trained student is kept"
+    assert changed <= {"report.json", *FILES, *GRAPHS}, "the trained student is kept"
     tinyasc("compress", "--budget", "16KB", "--run", student)
     again = tree(student)
     again.pop(plan)
