@@ -33,6 +33,7 @@ def print_table(title: str, rows: list[Row]) -> None:
         "model",
         "parameters",
         "parameter bytes",
+        "scale bytes",
         "file bytes",
         "MMAC/clip",
         "accuracy",
