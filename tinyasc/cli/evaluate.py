@@ -177,9 +177,10 @@ def _candidates(target: Path, *, named: bool) -> list[Candidate]:
     if target.is_file():
         return [_file(target, str(target), None)]
     file = target / "plan.json"
-    if not file.is_file():
+    reported = (target / "report.json").is_file()
+    if not file.is_file() and not reported:
         return [_run(target, str(target.name))]
-    if not (target / "report.json").is_file():
+    if not reported:
         raise InputError(f"{target}: this compression is not finished; run the same `tinyasc compress` again")
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))
