@@ -1,6 +1,6 @@
 # Everything that is needed is installed into .venv by the first target that wants it.
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .PHONY: help setup demo test test-slow lint clean
@@ -22,10 +22,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	mkdir -p demo
-	cd demo && $(BIN)/tinyasc train
-	cd demo && $(BIN)/tinyasc compress --budget 128KB
-	cd demo && $(BIN)/tinyasc evaluate
-	cd demo && $(BIN)/tinyasc infer clip.wav
+	cd demo && ../$(BIN)/tinyasc train
+	cd demo && ../$(BIN)/tinyasc compress --budget 128KB
+	cd demo && ../$(BIN)/tinyasc evaluate
+	cd demo && ../$(BIN)/tinyasc infer clip.wav
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -105,6 +105,7 @@ def _open(path: str | Path) -> soundfile.SoundFile:
             raise InputError(f"{path}: is {kind}; give the path of one audio file")
         with open(path, "rb") as stream:
             patched = _check_riff(path, stream, status.st_size)
+            _check_ogg(path, stream, status.st_size)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except PermissionError:
@@ -158,6 +159,19 @@ def _check_riff(path: str | Path, stream: BinaryIO, size: int) -> bytes | None:
             return None
         stream.seek(start + length + length % 2)
     return None
+
+
+def _check_ogg(path: str | Path, stream: BinaryIO, size: int) -> None:
+    """Refuses an Ogg file whose last page is not marked as the end of its stream (RFC 3533, section 6)."""
+    stream.seek(0)
+    if stream.read(4) != b"OggS":
+        return
+    # A page is at most 65,307 bytes long.
+    stream.seek(max(0, size - 65307))
+    tail = stream.read()
+    last = tail.rfind(b"OggS")
+    if last < 0 or len(tail) < last + 6 or not tail[last + 5] & 4:
+        raise InputError(f"{path}: cut off, its last page is not the end of the stream; copy or export it again")
 
 
 def _refuse_non_finite(path: str | Path, samples: np.ndarray, rate: int) -> None:

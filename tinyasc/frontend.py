@@ -115,6 +115,13 @@ class FrontEnd:
             )
         try:
             plain: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()}
+            for f in dataclasses.fields(cls):
+                value = plain[f.name]
+                numbers = value if isinstance(value, tuple) else [value]
+                if (f.type == "int" and type(value) is not int) or any(
+                    isinstance(v, float) and not np.isfinite(v) for v in numbers
+                ):
+                    raise ValueError(f"{f.name} is {value!r:.60}")
             return cls(**plain)
         except (TypeError, ValueError, InputError) as error:
             raise ModelFileError(f"{where}: its front-end record cannot be used: {error}") from None

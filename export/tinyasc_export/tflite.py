@@ -93,6 +93,25 @@ def to_tflite(graph: Graph, bundle: Bundle | None = None, *, weights: str | None
     return _Writer(graph).write(bundle)
 
 
+def constant_bytes(data: bytes) -> int:
+    """Bytes of every constant that a .tflite file stores, read from the file; shape operands are none.
+
+    Constants that share one buffer count each, as they do in the graph.
+
+    Args:
+        data: a file of ours, which `read_tflite_bundle` has accepted.
+    """
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    total = 0
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            content = model.buffers[tensor.buffer].data
+            if content is None or (tensor.type == schema.TensorType.INT32 and not tensor.quantization):
+                continue
+            total += len(content)
+    return total
+
+
 def _check_float_graph(graph: Graph) -> None:
     for t in graph.tensors.values():
         if t.quantized or not (t.dtype == "float32" or (t.dtype == "float16" and t.constant)):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -123,10 +124,10 @@ def validation(place):
 def test_what_the_commands_leave_and_say(place):
     folder, teacher, student, trained, compressed = place
     assert {p.name for p in teacher.iterdir()} == {
-        ".lock", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
+        ".lock", "data.blake2b", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
     }  # fmt: skip
     assert {p.name for p in student.iterdir()} == {
-        ".lock", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
+        ".lock", "data.blake2b", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
         "plan.json", "teacher_logits.npy", "report.json", *FILES, *GRAPHS,
     }  # fmt: skip
     assert f"run: runs/{teacher.name}" in trained.stderr
@@ -136,7 +137,7 @@ def test_what_the_commands_leave_and_say(place):
     assert "student: student.yaml (default for this teacher)" in compressed.stderr
     assert f"written: runs/{student.name}" in compressed.stdout and "synthetic scenes" in compressed.stdout
     report = json.loads((student / "report.json").read_text())
-    assert f"{report['budget']['parameter_bytes']} of 16384 bytes: met" in compressed.stdout
+    assert f"{report['budget']['parameter_bytes']:,} of 16,384 bytes of parameters: met" in compressed.stdout
 
 
 def test_a_finished_train_returns_at_once_and_keeps_clip_wav(folder, teacher):
@@ -232,10 +233,18 @@ def test_evaluate_measures_the_teacher_as_training_did(folder, teacher):
     assert record["log_loss"] == pytest.approx(kept["val_log_loss"], abs=1e-4)
 
 
-def test_evaluate_prints_a_table_of_the_test_clips(folder):
+def test_evaluate_prints_a_table_of_the_test_clips(folder, student):
     result = tinyasc("evaluate")
     assert "Test, 90 clips of demo, synthetic scenes" in result.stdout
-    assert "of 16384 bytes: met" in result.stdout and "int8 agrees with float32 in top-1 on" in result.stdout
+    assert "of 16384 bytes: met" in result.stdout
+    assert "model-int8.tflite agrees with float32 in top-1 on" in result.stdout
+    table = [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in result.stdout.splitlines()]
+    (headings,) = [cells for cells in table if "model" in cells]
+    (int8,) = [dict(zip(headings, cells, strict=True)) for cells in table if "model-int8.tflite" in cells]
+    entry = json.loads((student / "report.json").read_text())["files"][2]
+    assert int8["parameters"] == f"{entry['parameters']:,}" and int8["file bytes"] == f"{entry['file_bytes']:,}"
+    assert int8["scale bytes"] == f"{entry['quantization_bytes']:,}"
+    assert int8["accuracy"].endswith(" %") and 0 < float(int8["log loss"]) < 3
 
 
 def test_evaluate_of_a_lone_file(folder, student, tmp_path):

@@ -46,7 +46,7 @@ def random_part(clips, seed):
 
 
 DATA = Prepared(
-    random_part(24, 0), random_part(12, 1), ("bus", "park", "tram"), FRONT_END, Split((), (), ()), synthetic=True
+    random_part(24, 0), random_part(12, 1), ("bus", "park", "tram"), FRONT_END, Split((), (), ()), True, "0" * 32
 )
 TEACHER = (4 * np.eye(CLASSES, dtype=np.float32))[DATA.train.labels]
 
@@ -138,17 +138,22 @@ def test_the_loss_falls_and_the_classes_are_learnt(tmp_path, family):
 
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_record_is_of_the_weights_that_were_kept(tmp_path, select):
-    r = recipe(training={"select": select, "lr": 0.1, "epochs": 6})
-    trained = fit(r, Run(tmp_path), DATA)
-    lines = journal(Run(tmp_path))
-    losses = [line["val_log_loss"] for line in lines]
-    expected = int(np.argmin(losses)) if select == "best" else 5
-    assert expected != 5 or select == "last", "a recipe whose last epoch is not its best"
+    for seed in range(10):
+        r = recipe(training={"select": select, "lr": 0.1, "epochs": 6, "seed": seed})
+        run = Run(tmp_path / str(seed))
+        trained = fit(r, run, DATA)
+        lines = journal(run)
+        best = int(np.argmin([line["val_log_loss"] for line in lines]))
+        if best != 5:
+            break
+    else:
+        pytest.fail("no seed whose best epoch is not its last")
+    expected = best if select == "best" else 5
     assert trained.validation["epoch"] == expected
     answers = logits(trained, DATA.validation.features)
     p = torch.from_numpy(answers).softmax(dim=1).numpy()
     measured = float(-np.log(p[np.arange(12), DATA.validation.labels]).mean())
-    assert measured == pytest.approx(losses[expected], rel=1e-5)
+    assert measured == pytest.approx(lines[expected]["val_log_loss"], rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, unbroken):
@@ -504,7 +509,7 @@ def test_the_newest_teacher(unbroken, tmp_path):
 def test_training_that_diverges_says_so(tmp_path):
     broken = Prepared(
         Part(np.full_like(DATA.train.features, np.nan), DATA.train.labels),
-        DATA.validation, DATA.labels, FRONT_END, DATA.split, True,
+        DATA.validation, DATA.labels, FRONT_END, DATA.split, True, DATA.identity,
     )  # fmt: skip
     with pytest.raises(InputError, match=r"training diverged in epoch 0.*lower training.lr"):
         fit(recipe(), Run(tmp_path), broken)
@@ -515,7 +520,7 @@ def test_features_too_small_for_the_model_are_one_clear_line(tmp_path):
     small = small.with_normalization(np.ones(BANDS), np.zeros(BANDS))
     part = Part(DATA.train.features[..., : small.n_frames()], DATA.train.labels)
     with pytest.raises(InputError, match="16 mels x 3 frames"):
-        fit(recipe(), Run(tmp_path), Prepared(part, part, DATA.labels, small, DATA.split, True))
+        fit(recipe(), Run(tmp_path), Prepared(part, part, DATA.labels, small, DATA.split, True, DATA.identity))
 
 
 def test_no_checkpoint_is_ever_half_written(tmp_path, monkeypatch):
@@ -541,15 +546,15 @@ TINY = {
     "data": {"name": "demo", "root": "scenes"},
     "front_end": {"sample_rate": 16000, "clip_seconds": 0.5, "n_fft": 512, "hop_length": 320, "n_mels": 16},
     "model": {"family": "sepconv_ca", "base_channels": 8},
-    "training": {"epochs": 8, "batch_size": 8, "lr": 0.002},
+    "training": {"epochs": 24, "batch_size": 8, "lr": 0.002},  # long enough to be caught at it
     "augment": {"roll": True, "freq_mask": 3, "mixup_alpha": 0.2},
 }
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def folder_of_scenes(tmp_path_factory):
     """A folder with tiny scenes and a tiny recipe, its features cached by one unbroken training."""
-    folder = tmp_path_factory.mktemp("workplace")
+    folder = tmp_path_factory.mktemp("folder_of_scenes")
     write_scenes(folder / "scenes", clips_per_scene=12, seconds=0.5)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     with pytest.MonkeyPatch.context() as patch:
@@ -584,23 +589,23 @@ def training(folder, run, *, lines):
         process.communicate()
 
 
-def test_a_killed_process_resumes_to_the_same_bytes(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    with training(workplace, "killed", lines=2) as process:
+def test_a_killed_process_resumes_to_the_same_bytes(folder_of_scenes, monkeypatch):
+    monkeypatch.chdir(folder_of_scenes)
+    with training(folder_of_scenes, "killed", lines=2) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    killed, unbroken = Run(workplace / "killed"), Run(workplace / "unbroken")
+    killed, unbroken = Run(folder_of_scenes / "killed"), Run(folder_of_scenes / "unbroken")
     assert process.returncode == -signal.SIGKILL
-    assert not killed.finished and 2 <= len(journal(killed)) < 8
+    assert not killed.finished and 2 <= len(journal(killed)) < 24
     train("killed")
     assert weights(killed) == weights(unbroken)
     assert plain(journal(killed)) == plain(journal(unbroken))
-    assert [line["epoch"] for line in journal(killed)] == list(range(8))
+    assert [line["epoch"] for line in journal(killed)] == list(range(24))
 
 
-def test_ctrl_c_says_so_and_the_run_resumes(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    with training(workplace, "interrupted", lines=1) as process:
+def test_ctrl_c_says_so_and_the_run_resumes(folder_of_scenes, monkeypatch):
+    monkeypatch.chdir(folder_of_scenes)
+    with training(folder_of_scenes, "interrupted", lines=1) as process:
         # Held still for a moment, in which a second process is turned away.
         process.send_signal(signal.SIGSTOP)
         refused = train("interrupted", code=2)
@@ -611,7 +616,7 @@ def test_ctrl_c_says_so_and_the_run_resumes(workplace, monkeypatch):
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "error: interrupted" and "Traceback" not in errors
     train("interrupted")
-    assert weights(Run(workplace / "interrupted")) == weights(Run(workplace / "unbroken"))
+    assert weights(Run(folder_of_scenes / "interrupted")) == weights(Run(folder_of_scenes / "unbroken"))
 
 
 def test_a_recipe_is_kept_in_the_run(unbroken):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from tinyasc.cli.table import Row, print_table
 from tinyasc.compress.budget import parse_budget
 from tinyasc.compress.pipeline import compress
 from tinyasc.training.recipe import load_recipe
@@ -80,16 +79,15 @@ def command(
     if student is None:
         click.echo(f"student: {name} (default for this teacher)", err=True)
     done = compress(run, load_recipe(name, overrides), budget, root=root, folder=folder)
-    rows = []
-    for file in done.files:
-        verdict = ""
-        if file.precision == "int8":
-            verdict = f"{file.counts.parameter_bytes} of {budget.bytes} bytes: met"
-        counts, scores = file.counts, file.validation
-        costs = (counts.parameters, counts.parameter_bytes, counts.quantization_bytes, counts.file_bytes, counts.macs)
-        rows.append(Row(file.path.name, *costs, scores["accuracy"], scores["log_loss"], verdict))
-    assert done.student.recipe.data is not None
-    synthetic = ", synthetic scenes" if done.student.recipe.data.name == "demo" else ""
-    clips = int(done.files[0].validation["clips"])
-    print_table(f"Validation, {clips} clips{synthetic}", rows)
+    fp32, int8 = (next(f for f in done.files if f.precision == p) for p in ("fp32", "int8"))
+    synthetic = " (synthetic scenes)" if done.student.synthetic else ""
+    click.echo(
+        f"int8: {int8.counts.parameter_bytes:,} of {budget.bytes:,} bytes of parameters: met; "
+        f"file {int8.counts.file_bytes:,} bytes, {int8.counts.macs / 1e6:.2f} MMAC per clip"
+    )
+    scores = [
+        f"{f.precision} {100 * f.validation['accuracy']:.2f} %, log loss {f.validation['log_loss']:.3f}"
+        for f in (fp32, int8)
+    ]
+    click.echo(f"validation, {int(int8.validation['clips'])} clips{synthetic}: {'; '.join(scores)}")
     click.echo(f"written: {relative(done.run.path)}")

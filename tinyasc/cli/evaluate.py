@@ -23,16 +23,19 @@ from tinyasc.training.features import class_indices, open_data
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
 from tinyasc.training.run import Run
+from tinyasc_export.tflite import constant_bytes
+from tinyasc_export.tflite_metadata import IDENTIFIER
 
 FILES = ("model-fp32.tflite", "model-int8.tflite")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model to measure, with its costs and, where it has one, its budget in bytes."""
+    """One model to measure: what data it was trained on, its costs and, where it has one, its budget in bytes."""
 
     name: str
     model: Model
+    trained_on: dict[str, Any]
     parameters: int
     parameter_bytes: int
     quantization_bytes: int
@@ -100,11 +103,12 @@ def command(
         click.echo(f"run: {run} (newest compression in ./runs)", err=True)
         targets = (run,)
     data = _data(targets, data_name, root, test_fold)
-    candidates = [c for target in targets for c in _candidates(target)]
+    candidates = [c for target in targets for c in _candidates(target, named=len(targets) > 1)]
     table, split = open_data(data)
     clips = getattr(split, part)
     rows, answers = [], {}
     for candidate in candidates:
+        _refuse_trained_on(candidate, data)
         if candidate.model.labels != table.labels:
             raise InputError(
                 f"{candidate.name}: its labels are not those of data set {data.name}; name the right one with --data"
@@ -119,14 +123,10 @@ def command(
                 "data": data.name,
                 "synthetic": table.synthetic,
                 "split": part,
-            }
-            record |= {
                 "test_fold": data.test_fold,
                 "tta": tta,
                 "seed": seed,
                 "parameters": candidate.parameters,
-            }
-            record |= {
                 "parameter_bytes": candidate.parameter_bytes,
                 "file_bytes": candidate.file_bytes,
                 "macs": candidate.macs,
@@ -138,11 +138,13 @@ def command(
     copies = f", mean of {tta} test-time copies (costs x {tta})" if tta > 1 else ""
     synthetic = ", synthetic scenes" if table.synthetic else ""
     print_table(f"{part.capitalize()}, {len(clips)} clips of {data.name}{synthetic}{copies}", rows)
-    _print_drift(answers)
+    for name in answers:
+        if name.endswith(FILES[0]):
+            _print_drift(answers, name, name.removesuffix(FILES[0]) + FILES[1])
 
 
 def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
-    """The data set to measure on: what the first run says, changed by the command line."""
+    """The data set to measure on: what the first run or file says, changed by the command line."""
     for target in targets:
         if not target.exists():
             raise InputError(f"{target}: no such run or model file")
@@ -150,48 +152,74 @@ def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fo
     data = None
     if targets[0].is_dir() or (folder / "model.json").is_file():
         data = Run(folder).load().recipe.data
+    elif name is None:
+        raise InputError(f"{targets[0]}: lies in no run, so its data is not known here; name it with --data and --root")
     if data is None or (name is not None and name != data.name):
-        if name is None:
-            raise InputError(
-                f"{targets[0]}: lies in no run, so its data set is unknown; name it with --data and --root"
-            )
-        data = Data(name=name)
-    changes = {"root": root, "test_fold": test_fold}
+        data = Data(name=name or "demo")
+    where = None if root is None else str(Path(root).expanduser().absolute())
+    changes = {"root": where, "test_fold": test_fold}
     return data.model_copy(update={k: v for k, v in changes.items() if v is not None})
 
 
-def _candidates(target: Path) -> list[Candidate]:
+def _refuse_trained_on(candidate: Candidate, data: Data) -> None:
+    """Refuses to measure a model on folds of its own data set that it was trained on."""
+    trained = candidate.trained_on
+    folds = (data.test_fold, data.validation_fold)
+    if trained.get("name") == data.name and (trained.get("test_fold"), trained.get("validation_fold")) != folds:
+        raise InputError(
+            f"{candidate.name}: was trained with test fold {trained.get('test_fold')} of {data.name} held out, so "
+            f"fold {data.test_fold} is no test for it; leave --test-fold out, and measure other folds' runs apart"
+        )
+
+
+def _candidates(target: Path, *, named: bool) -> list[Candidate]:
+    """The models of a run or file; with `named` each bears its run's name."""
     if target.is_file():
         return [_file(target, str(target), None)]
-    if not (target / "report.json").is_file():
-        return [_run(target, str(target.name))]
     file = target / "plan.json"
+    reported = (target / "report.json").is_file()
+    if not file.is_file() and not reported:
+        return [_run(target, str(target.name))]
+    if not reported:
+        raise InputError(f"{target}: this compression is not finished; run the same `tinyasc compress` again")
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))
         budget, teacher = int(plan["budget"]["bytes"]), Path(plan["teacher"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
-    found = [_run(teacher, "teacher")] if teacher.is_dir() else []
-    return found + [_file(target / name, name, budget) for name in FILES]
+    prefix = f"{target.name}/" if named else ""
+    found = []
+    if Run(teacher).finished:
+        found.append(_run(teacher, f"{prefix}teacher"))
+    else:
+        click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
+    return found + [_file(target / name, prefix + name, budget) for name in FILES]
 
 
 def _run(folder: Path, name: str) -> Candidate:
     trained = Run(folder).load()
     parameters, macs = parameters_and_macs(trained)
-    return Candidate(name, torch_model(trained), parameters, 4 * parameters, 0, None, macs)
+    assert trained.recipe.data is not None, "a trained run's recipe has data"
+    about = trained.recipe.data.model_dump()
+    return Candidate(name, torch_model(trained), about, parameters, 4 * parameters, 0, None, macs)
 
 
 def _file(path: Path, name: str, budget: int | None) -> Candidate:
     with quiet_stderr():
         model = load(path, exact=True)
-    counts = model.card.get("counts", {})
+    card = {key: value for key, value in model.card.items() if key in ("counts", "data") and isinstance(value, dict)}
+    counts = card.get("counts", {})
+    content = path.read_bytes()
+    # A budget is held against what the file stores, whatever its card says.
+    stored = constant_bytes(content) if content[4:8] == IDENTIFIER else counts.get("parameter_bytes", 0)
     return Candidate(
         name,
         model,
+        card.get("data", {}),
         counts.get("parameters", 0),
-        counts.get("parameter_bytes", 0),
+        stored,
         counts.get("quantization_bytes", 0),
-        path.stat().st_size,
+        len(content),
         counts.get("macs"),
         budget if model.card.get("precision") == "int8" else None,
     )
@@ -215,11 +243,13 @@ def _row(c: Candidate, scores: dict[str, float]) -> Row:
     )
 
 
-def _print_drift(answers: dict[str, tuple[np.ndarray, dict[str, float]]]) -> None:
+def _print_drift(answers: dict[str, tuple[np.ndarray, dict[str, float]]], float_name: str, int8_name: str) -> None:
     """What quantisation changed, when both of a student's files were measured."""
-    if not set(FILES) <= set(answers):
+    if int8_name not in answers:
         return
-    (fp32, fp32_scores), (int8, int8_scores) = (answers[name] for name in FILES)
+    (fp32, fp32_scores), (int8, int8_scores) = answers[float_name], answers[int8_name]
     same = int((fp32.argmax(axis=1) == int8.argmax(axis=1)).sum())
     change = int8_scores["log_loss"] - fp32_scores["log_loss"]
-    click.echo(f"int8 agrees with float32 in top-1 on {same} of {len(fp32)} clips; log loss moves by {change:+.4f}")
+    click.echo(
+        f"{int8_name} agrees with float32 in top-1 on {same} of {len(fp32)} clips; log loss moves by {change:+.4f}"
+    )

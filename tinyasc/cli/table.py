@@ -33,6 +33,7 @@ def print_table(title: str, rows: list[Row]) -> None:
         "model",
         "parameters",
         "parameter bytes",
+        "scale bytes",
         "file bytes",
         "MMAC/clip",
         "accuracy",
@@ -53,4 +54,4 @@ def print_table(title: str, rows: list[Row]) -> None:
             row.budget,
         )
     console = Console()
-    Console(width=None if console.is_terminal else 150).print(table)
+    Console(width=None if console.is_terminal else 170).print(table)

@@ -8,7 +8,7 @@ import click
 
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
-from tinyasc.training.features import open_data, prepare
+from tinyasc.training.features import DEMO_ROOT, open_data, prepare
 from tinyasc.training.fit import fit
 from tinyasc.training.recipe import Data, Recipe, load_recipe, shipped_recipes
 from tinyasc.training.run import RUNS, Run
@@ -74,11 +74,10 @@ def command(
     run = Run(folder or Path(RUNS) / f"{loaded.name}-{loaded.fingerprint()}")
     click.echo(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
     # Before the run folder is made: a data set that cannot be used leaves nothing behind.
-    data = None if run.finished else prepare(loaded.data, loaded.front_end.record())
+    data = prepare(loaded.data, loaded.front_end.record())
     with run.locked():
-        run.write_recipe(loaded)
-        trained = run.load() if data is None else fit(loaded, run, data)
-    synthetic = " (synthetic scenes)" if loaded.data.name == "demo" else ""
+        trained = fit(loaded, run, data)
+    synthetic = " (synthetic scenes)" if trained.synthetic else ""
     scores = trained.validation
     click.echo(
         f"trained: {run.path}, validation accuracy {scores['val_accuracy']:.3f}, "
@@ -90,12 +89,15 @@ def command(
 
 def with_data(recipe: Recipe, name: str | None, root: str | None) -> Recipe:
     """The recipe with the data set of the command line."""
-    if name is None and root is None:
-        return recipe
-    data = recipe.data or Data()
-    if name is not None and name != data.name:
+    data = recipe.data
+    if name is not None and (data is None or name != data.name):
         data = Data(name=name)
-    return recipe.model_copy(update={"data": data.model_copy(update={"root": root or data.root})})
+    if data is None:
+        return recipe
+    root = root or data.root or (str(DEMO_ROOT) if data.name == "demo" else None)
+    # Absolute, so that the run can be measured from any folder.
+    where = None if root is None else str(Path(root).expanduser().absolute())
+    return recipe.model_copy(update={"data": data.model_copy(update={"root": where})})
 
 
 def leave_clip(data: Data) -> None:

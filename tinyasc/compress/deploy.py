@@ -21,6 +21,7 @@ from tinyasc.training.fit import logits
 from tinyasc.training.progress import progress
 from tinyasc.training.run import Trained
 from tinyasc_export.bundle import Bundle
+from tinyasc_export.calibration import least_squares_ranges
 from tinyasc_export.capture import capture
 from tinyasc_export.count import Counts, count
 from tinyasc_export.graph import Graph
@@ -28,7 +29,7 @@ from tinyasc_export.graphfile import save_graph
 from tinyasc_export.lower import cast, lower
 from tinyasc_export.onnx import to_onnx
 from tinyasc_export.quantize import Ranges, calibrate, quantize_int8
-from tinyasc_export.tflite import to_tflite
+from tinyasc_export.tflite import constant_bytes, to_tflite
 
 CALIBRATION_CLIPS = 256
 # Largest relative difference between torch's logits and those of a float file.
@@ -40,7 +41,7 @@ RANGES_FILE = "ranges.json"
 
 @dataclass(frozen=True)
 class Deployed:
-    """The graphs of one student, and the front end that feeds them."""
+    """The graphs of one student, the front end that feeds them, and the true range of every activation."""
 
     float_graph: Graph
     int8_graph: Graph
@@ -48,10 +49,6 @@ class Deployed:
     scale: np.ndarray
     offset: np.ndarray
     ranges: Ranges
-
-    def features(self, normalized: np.ndarray) -> np.ndarray:
-        """What the graphs want, from features as the student was trained on. (clips, bands, frames) float32."""
-        return (normalized * self.scale[:, None] + self.offset[:, None]).astype(np.float32)
 
 
 def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
@@ -69,12 +66,18 @@ def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
     exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), shape))
     graph = cast(exact, "float32")
     picked = np.linspace(0, len(calibration) - 1, min(CALIBRATION_CLIPS, len(calibration))).round().astype(int)
-    wanted = (calibration[picked] * scale[:, None] + offset[:, None]).astype(np.float32)[..., None]
+    normalization = front_end.with_normalization(scale, offset)
+    wanted = graph_features(calibration[picked], scale, offset)[..., None]
     with progress("calibrate") as report:
         ranges = calibrate(graph, wanted, batch_size=4, progress=report)
-    return Deployed(
-        graph, quantize_int8(graph, ranges), front_end.with_normalization(scale, offset), scale, offset, ranges
-    )
+    with progress("narrow ranges") as report:
+        narrow = least_squares_ranges(graph, wanted, ranges, progress=report)
+    return Deployed(graph, quantize_int8(graph, narrow), normalization, scale, offset, ranges)
+
+
+def graph_features(normalized: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """What the lowered graph wants, from features as the student was trained on. (clips, bands, frames) float32."""
+    return (normalized * scale[:, None] + offset[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,11 @@ class Written:
 
 
 def write_files(
-    deployed: Deployed, trained: Trained, validation: Part, card: dict[str, Any], folder: Path
+    deployed: Deployed, trained: Trained, validation: Part, card: dict[str, Any], folder: Path, budget_bytes: int
 ) -> list[Written]:
     """Writes model-fp32.tflite, model-fp32.onnx and model-int8.tflite, and reads each again in its runtime.
+
+    An int8 model over its budget is written as model-int8-over-budget.tflite.
 
     Args:
         deployed: the graphs.
@@ -98,12 +103,13 @@ def write_files(
         validation: clips to measure on.
         card: what every file says of itself; precision and validation metrics are added.
         folder: where the files go.
+        budget_bytes: limit of the int8 constants.
 
     Raises:
         TinyascError: a float file's logits are not torch's.
     """
     expected = logits(trained, validation.features)
-    features = deployed.features(validation.features)
+    features = graph_features(validation.features, deployed.scale, deployed.offset)
     written = []
     plans = (
         ("fp32", "tflite", deployed.float_graph, to_tflite),
@@ -111,8 +117,9 @@ def write_files(
         ("int8", "tflite", deployed.int8_graph, to_tflite),
     )
     for precision, suffix, graph, writer in plans:
-        path = folder / f"model-{precision}.{suffix}"
         counts = count(graph)
+        over = "-over-budget" if precision == "int8" and counts.parameter_bytes > budget_bytes else ""
+        path = folder / f"model-{precision}{over}.{suffix}"
         about: dict[str, Any] = card | {"precision": precision, "counts": _costs(counts)}
         draft = folder / f".draft-{precision}.{suffix}"
         # The card quotes what the file scores, so the file is measured once before its card is complete.
@@ -129,6 +136,10 @@ def write_files(
         scores["top1_agreement"] = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
         data = writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about | {"validation": scores}))
         write_atomic(path, data)
+        if suffix == "tflite" and constant_bytes(data) != counts.parameter_bytes:
+            raise TinyascError(
+                f"{path}: stores {constant_bytes(data)} bytes of constants, counted were {counts.parameter_bytes}"
+            )
         if not np.array_equal(run_file(_open(path), features[:8]), answers[:8]):
             raise TinyascError(f"{path}: answers otherwise than when it was measured; please report this")
         written.append(Written(path, precision, count(graph, len(data)), scores))

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
-
-OVER_BUDGET = "model-int8-over-budget.tflite"
 
 
 class OverBudgetError(TinyascError):
@@ -69,11 +67,11 @@ def compress(
             "use the data that it was trained on"
         )
     identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
-    run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text}-{identity[:8]}")
+    run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text.replace(' ', '')}-{identity[:8]}")
     with run.locked():
         stated = {
             "identity": identity,
-            "teacher": str(teacher.path),
+            "teacher": str(teacher.path.absolute()),
             "budget": asdict(budget),
             "plan": asdict(plan),
         }
@@ -82,7 +80,7 @@ def compress(
         deployed = deploy(trained, data.train.features)
         card = _card(student, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
         write_graphs(deployed, trained, card, run.path)
-        files = write_files(deployed, trained, data.validation, card, run.path)
+        files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
         _judge(run, files, budget)
     return Compressed(run, trained, teacher, files, budget)
 
@@ -100,7 +98,7 @@ def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
             f"{student.name}: its data part is not the teacher's ({teacher.data}); leave it out of the student's recipe"
         )
     if root is not None:
-        data = data.model_copy(update={"root": root})
+        data = data.model_copy(update={"root": str(Path(root).expanduser().absolute())})
     return student.model_copy(update={"data": data, "front_end": student.front_end or teacher.front_end})
 
 
@@ -152,23 +150,20 @@ def _card(
             "name": student.data.name,
             "synthetic": data.synthetic,
             "test_fold": student.data.test_fold,
+            "validation_fold": student.data.validation_fold,
             "train_clips": len(data.train.labels),
             "validation_clips": len(data.validation.labels),
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
-        "quantization": "int8 after training, min-max over training clips, per-channel weights",
+        "quantization": "int8 after training, ranges of least squared error on training clips, per-channel weights",
     }
 
 
 def _judge(run: Run, files: list[Written], budget: Budget) -> None:
-    """Writes report.json; refuses a model over its budget, whose file is renamed to say so."""
+    """Writes report.json; refuses a model over its budget, whose file says so in its name."""
     int8 = next(f for f in files if f.precision == "int8")
     met = int8.counts.parameter_bytes <= budget.bytes
-    if not met:
-        kept = int8.path.with_name(OVER_BUDGET)
-        int8.path.rename(kept)
-        files = [replace(f, path=kept) if f is int8 else f for f in files]
     report = {
         "budget": asdict(budget) | {"parameter_bytes": int8.counts.parameter_bytes, "met": met},
         "files": [
@@ -189,7 +184,7 @@ def _judge(run: Run, files: list[Written], budget: Budget) -> None:
     write_atomic(run.path / "report.json", json.dumps(report, indent=1))
     if not met:
         raise OverBudgetError(
-            f"{int8.path.with_name(OVER_BUDGET)}: {int8.counts.parameter_bytes} bytes of parameters, over the budget "
+            f"{int8.path}: {int8.counts.parameter_bytes} bytes of parameters, over the budget "
             f"of {budget.bytes}; kept under that name"
         )
 

@@ -111,7 +111,7 @@ class Classifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over the whole validation set."""
-        probabilities = torch.cat([p for p, _ in self._answers]).double().cpu().numpy()
+        probabilities = torch.cat([p for p, _ in self._answers]).cpu().double().numpy()
         labels = torch.cat([y for _, y in self._answers]).cpu().numpy()
         self._answers.clear()
         if not np.isfinite(probabilities).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Training and validation features, labels, and the front end with its normalisation. No test clip is read."""
+    """Training and validation features, labels, and the front end with its normalisation. No test clip is read.
+
+    `identity` is a hash of the features before normalisation, of the classes and of the cut: two data sets of one name
+    differ in it.
+    """
 
     train: Part
     validation: Part
@@ -42,6 +47,7 @@ class Prepared:
     front_end: FrontEnd
     split: Split
     synthetic: bool
+    identity: str
 
 
 def open_data(data: Data) -> tuple[ClipTable, Split]:
@@ -82,6 +88,10 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
     with progress("features") as report:
         mel = load_features(clips, front_end, cache_folder(), progress=report)
     cut = len(split.train)
+    classes = [class_indices(part, table.labels) for part in (split.train, split.validation)]
+    digest = hashlib.blake2b(repr((table.labels, mel.shape, cut)).encode(), digest_size=16)
+    for values in (mel, *classes):
+        digest.update(np.ascontiguousarray(values).data)
     if not front_end.band_scale:
         mean = mel[:cut].mean(axis=(0, 2), dtype=np.float64)
         deviation = mel[:cut].std(axis=(0, 2), dtype=np.float64)
@@ -89,12 +99,13 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
         front_end = front_end.with_normalization(scale, -mean * scale)
     mel = normalize(mel, front_end)
     return Prepared(
-        Part(mel[:cut], class_indices(split.train, table.labels)),
-        Part(mel[cut:], class_indices(split.validation, table.labels)),
+        Part(mel[:cut], classes[0]),
+        Part(mel[cut:], classes[1]),
         table.labels,
         front_end,
         split,
         table.synthetic,
+        digest.hexdigest(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import pickle
 import signal
 import threading
@@ -51,7 +52,7 @@ def fit(
             f"{recipe.name}: distils from a teacher, so it is a recipe for `tinyasc compress --student`; "
             "without one, train it with --set distill=null"
         )
-    run.write_recipe(recipe)
+    run.claim(recipe, data.identity)
     if run.finished:
         return run.load()
     settings = recipe.training
@@ -82,6 +83,8 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
+            # More processes only where torchrun starts them.
+            devices="auto" if "TORCHELASTIC_RUN_ID" in os.environ else 1,
             callbacks=[journal, best, newest],
             plugins=[_WholeFiles()],
         )
@@ -104,12 +107,24 @@ def fit(
                 raise
             raise KeyboardInterrupt from None
     chosen = run.checkpoints / ("best.ckpt" if settings.select == "best" else "last.ckpt")
-    state = torch.load(chosen, map_location="cpu", weights_only=True)
-    weights = {k.removeprefix("module."): v for k, v in state["state_dict"].items()}
-    validation = next((line for line in _lines(journal_file) if line["epoch"] == state["epoch"]), None)
+    try:
+        state = torch.load(chosen, map_location="cpu", weights_only=True)
+        weights = {k.removeprefix("module."): v for k, v in state["state_dict"].items()}
+        epoch = state["epoch"]
+    except (RuntimeError, KeyError, EOFError, TypeError, OSError, pickle.UnpicklingError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{chosen}: cannot be read ({line}); delete {run.path} and train again") from None
+    validation = next((line for line in _lines(journal_file) if line["epoch"] == epoch), None)
     if validation is None:
-        raise InputError(f"{journal_file}: its line of epoch {state['epoch']} is lost; delete {run.path}, train again")
-    run.save(weights, recipe=recipe, labels=data.labels, front_end=data.front_end, validation=validation)
+        raise InputError(f"{journal_file}: its line of epoch {epoch} is lost; delete {run.path}, train again")
+    run.save(
+        weights,
+        recipe=recipe,
+        labels=data.labels,
+        front_end=data.front_end,
+        validation=validation,
+        synthetic=data.synthetic,
+    )
     return run.load()
 
 
@@ -160,7 +175,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     lines = []
-    for text in file.read_text(encoding="utf-8").splitlines():
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
             lines.append({"epoch": line["epoch"]} | line)

@@ -32,6 +32,7 @@ class Trained:
     front_end: FrontEnd
     recipe: Recipe
     validation: dict[str, float]
+    synthetic: bool
     path: Path
 
 
@@ -48,7 +49,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether training ended and the weights are there."""
-        return (self.path / "model.json").is_file()
+        return (self.path / "model.json").is_file() and (self.path / "model.safetensors").is_file()
 
     @property
     def checkpoints(self) -> Path:
@@ -60,9 +61,12 @@ class Run:
         """Holds the folder against a second process.
 
         Raises:
-            InputError: another process works in it.
+            InputError: another process works in it, or it holds something else than a run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        strange = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
+        if strange and not any((self.path / name).is_file() for name in ("recipe.yaml", "plan.json")):
+            raise InputError(f"{self.path}: holds {strange[0]} and no run; name an empty or a new folder with --run")
         with open(self.path / ".lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,17 +74,24 @@ class Run:
                 raise InputError(f"{self.path}: another process works in this run; wait for it or end it") from None
             yield
 
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Writes the resolved recipe, or checks that the one that is there is the same.
+    def claim(self, recipe: Recipe, data_identity: str) -> None:
+        """Writes the resolved recipe and what data it is for, or checks that those that are there are the same.
 
         Raises:
-            InputError: the folder holds a run of another recipe.
+            InputError: the folder holds a run of another recipe, or of other data.
         """
+        data = self.path / "data.blake2b"
+        if data.exists() and data.read_text(encoding="utf-8").strip() != data_identity:
+            raise InputError(
+                f"{self.path}: this run was trained on other clips than these; name their folder with --root, "
+                "or another run folder with --run"
+            )
         file = self.path / "recipe.yaml"
         if file.exists():
             if load_recipe(file).fingerprint() != recipe.fingerprint():
                 raise InputError(f"{self.path}: holds a run of another recipe; name another folder with --run")
             return
+        write_atomic(data, data_identity + "\n")
         write_atomic(file, recipe.to_yaml())
 
     def save(
@@ -91,6 +102,7 @@ class Run:
         labels: tuple[str, ...],
         front_end: FrontEnd,
         validation: dict[str, float],
+        synthetic: bool,
     ) -> None:
         """Writes the weights, then the record that marks the run as finished."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
@@ -100,6 +112,7 @@ class Run:
             "front_end": front_end.to_dict(),
             "recipe": recipe.model_dump(mode="json"),
             "validation": validation,
+            "synthetic": synthetic,
         }
         write_atomic(self.path / "model.json", json.dumps(record, indent=1))
 
@@ -119,21 +132,27 @@ class Run:
             module.load_state_dict(safetensors.torch.load_file(file))
         except Exception as error:
             line = str(error).splitlines()[0]
-            raise InputError(f"{file}: its weights cannot be loaded ({line}); train again") from None
-        return Trained(module.eval(), labels, front_end, recipe, record["validation"], self.path)
+            raise InputError(
+                f"{file}: its weights cannot be loaded ({line}); delete it and run the same command again, it resumes"
+            ) from None
+        return Trained(module.eval(), labels, front_end, recipe, record["validation"], record["synthetic"], self.path)
 
     def record(self) -> dict[str, Any]:
         """What `save` wrote beside the weights."""
         file = self.path / "model.json"
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            kinds = {"labels": list, "front_end": dict, "recipe": dict, "validation": dict}
+            kinds = {"labels": list, "front_end": dict, "recipe": dict, "validation": dict, "synthetic": bool}
             if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
                 raise ValueError("a part is missing")
+            if not {"val_accuracy", "val_log_loss"} <= set(record["validation"]):
+                raise ValueError("its validation metrics are missing")
         except FileNotFoundError:
             raise InputError(f"{self.path}: no finished training here; run `tinyasc train` again, it resumes") from None
         except ValueError as error:
-            raise InputError(f"{file}: damaged ({error}); train again") from None
+            raise InputError(
+                f"{file}: damaged ({error}); delete it and run the same command again, it resumes"
+            ) from None
         return record
 
 

@@ -45,10 +45,15 @@ class LiteRtBackend:
         self.bundle = bundle
         self._lock = threading.Lock()
         self._interpreter = _interpreter(content, where, num_threads, exact=False)
-        self._input = _only(self._interpreter.get_input_details(), "input", where)
+        self._where = where
+        try:
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        except ValueError as error:  # a tensor's name that is no text
+            raise ModelFileError(f"{where}: damaged: {one_line(error)}") from None
+        self._input = _only(inputs, "input", where)
         if exact and self._input["dtype"] != np.float32:
             self._interpreter = _interpreter(content, where, num_threads, exact=True)
-        self._output = _only(self._interpreter.get_output_details(), "output", where)
+        self._output = _only(outputs, "output", where)
         shape, classes = tuple(map(int, self._input["shape"])), tuple(map(int, self._output["shape"]))
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 1:
             raise ModelFileError(f"{where}: its input is {shape}, expected (1, n_mels, frames, 1)")
@@ -61,10 +66,13 @@ class LiteRtBackend:
         """(n_mels, frames) features to (K,) float32 logits. Calls from several threads take turns."""
         features = check_features(features, self.input_shape)
         quantized = quantize(features, self._input)[None, :, :, None]
-        with self._lock:
-            self._interpreter.set_tensor(self._input["index"], quantized)
-            self._interpreter.invoke()
-            answer = self._interpreter.get_tensor(self._output["index"])[0]
+        try:
+            with self._lock:
+                self._interpreter.set_tensor(self._input["index"], quantized)
+                self._interpreter.invoke()
+                answer = self._interpreter.get_tensor(self._output["index"])[0]
+        except (ValueError, RuntimeError) as error:
+            raise ModelFileError(f"{self._where}: LiteRT cannot run this model: {one_line(error)}") from None
         return dequantize(answer, self._output)
 
 
