@@ -1,3 +1,3 @@
-"""Boards as data, and later their toolchains and emulators."""
+"""The firmware simulation: boards, toolchains and emulators. Empty so far."""
 
 __version__ = "0.1.0"
