@@ -263,6 +263,20 @@ def test_infer_takes_the_compressed_model(folder, student):
     assert set(record["probabilities"]) == set(SCENES) and record["label"] in SCENES
 
 
+def test_quantisation_aware_training_starts_from_the_trained_student(folder, student, tmp_path):
+    run = shutil.copytree(student, tmp_path / "qat")
+    options = ("--budget", "16KB", "--run", run, "--set", "qat.epochs=2", "--set", "qat.freeze_epochs=1")
+    result = tinyasc("compress", *options)
+    assert "of 16,384 bytes of parameters: met" in result.stdout
+    after = tree(run)
+    before = tree(student)
+    assert after[str(run / "model.safetensors")] == before[str(student / "model.safetensors")]
+    assert after[str(run / "model-int8.tflite")] != before[str(student / "model-int8.tflite")]
+    assert load(run / "model-int8.tflite").card["quantization"]["qat_epochs"] == 2
+    tinyasc("compress", *options)
+    assert tree(run)[str(run / "model-int8.tflite")] == after[str(run / "model-int8.tflite")]
+
+
 def test_compress_again_gives_the_same_bytes(folder, student):
     before = tree(student)
     tinyasc("compress", "--budget", "16384", "--run", student)  # the same budget in other words

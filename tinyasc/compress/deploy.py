@@ -41,7 +41,7 @@ RANGES_FILE = "ranges.json"
 
 @dataclass(frozen=True)
 class Deployed:
-    """The graphs of one student, the front end that feeds them, and the true range of every activation."""
+    """The graphs of one student, the front end that feeds them, their ranges, and what those were measured on."""
 
     float_graph: Graph
     int8_graph: Graph
@@ -49,6 +49,8 @@ class Deployed:
     scale: np.ndarray
     offset: np.ndarray
     ranges: Ranges
+    int8_ranges: Ranges
+    calibration: np.ndarray
 
 
 def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
@@ -72,7 +74,7 @@ def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
         ranges = calibrate(graph, wanted, batch_size=4, progress=report)
     with progress("narrow ranges") as report:
         narrow = least_squares_ranges(graph, wanted, ranges, progress=report)
-    return Deployed(graph, quantize_int8(graph, narrow), normalization, scale, offset, ranges)
+    return Deployed(graph, quantize_int8(graph, narrow), normalization, scale, offset, ranges, narrow, wanted)
 
 
 def graph_features(normalized: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:

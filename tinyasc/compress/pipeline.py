@@ -14,12 +14,13 @@ import numpy as np
 
 from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written, deploy, write_files, write_graphs
+from tinyasc.compress.qat import quantization_aware
 from tinyasc.compress.solver import Plan, solve
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.files import write_atomic
 from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
-from tinyasc.training.recipe import Recipe
+from tinyasc.training.recipe import Qat, Recipe
 from tinyasc.training.run import RUNS, Run, Trained
 
 
@@ -66,6 +67,8 @@ def compress(
             f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
             "use the data that it was trained on"
         )
+    # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
+    student, qat = student.model_copy(update={"qat": None}), student.qat
     identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
     run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text.replace(' ', '')}-{identity[:8]}")
     with run.locked():
@@ -76,9 +79,12 @@ def compress(
             "plan": asdict(plan),
         }
         _write_plan(run, stated)
-        trained = fit(student, run, data, teacher=_teacher_logits(run, teacher, student, data), title="distil")
+        answers = _teacher_logits(run, teacher, student, data)
+        trained = fit(student, run, data, teacher=answers, title="distil")
         deployed = deploy(trained, data.train.features)
-        card = _card(student, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
+        if qat is not None:
+            deployed = quantization_aware(deployed, student, qat, run, data, answers)
+        card = _card(student, qat, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
         write_graphs(deployed, trained, card, run.path)
         files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
         _judge(run, files, budget)
@@ -137,7 +143,7 @@ def _write_plan(run: Run, stated: dict[str, Any]) -> None:
 
 
 def _card(
-    student: Recipe, teacher: Trained, budget: Budget, plan: Plan, data: Prepared, weights: str
+    student: Recipe, qat: Qat | None, teacher: Trained, budget: Budget, plan: Plan, data: Prepared, weights: str
 ) -> dict[str, Any]:
     assert student.data is not None
     return {
@@ -156,7 +162,10 @@ def _card(
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
-        "quantization": "int8 after training, ranges of least squared error on training clips, per-channel weights",
+        "quantization": {
+            "int8": "per-channel weights, ranges of least squared error on training clips",
+            "qat_epochs": qat.epochs if qat else 0,
+        },
     }
 
 

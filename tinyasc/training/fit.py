@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
@@ -59,6 +60,46 @@ def fit(
     torch.manual_seed(settings.seed)
     module = build(recipe.family, n_classes=len(data.labels), n_mels=data.front_end.n_mels, **recipe.model_options)
     check_input(module, recipe.family, n_mels=data.front_end.n_mels, n_frames=data.front_end.n_frames())
+    weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
+    run.save(
+        weights,
+        recipe=recipe,
+        labels=data.labels,
+        front_end=data.front_end,
+        validation=validation,
+        synthetic=data.synthetic,
+    )
+    return run.load()
+
+
+def train_module(
+    module: nn.Module,
+    recipe: Recipe,
+    run: Run,
+    data: Prepared,
+    *,
+    teacher: np.ndarray | None = None,
+    title: str = "train",
+    callbacks: Sequence[Callback] = (),
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Trains any module by a recipe, or resumes it; `fit` without building, claiming and saving.
+
+    Args:
+        module: (batch, 1, bands, frames) -> logits (batch, K).
+        recipe: its training, augmentation and distillation.
+        run: where checkpoints and metrics go.
+        data: features.
+        teacher: as in `fit`.
+        title: of the progress bar.
+        callbacks: more of Lightning's.
+
+    Returns:
+        The state dict of the epoch that `training.select` keeps, and its line of metrics.
+
+    Raises:
+        InputError: a damaged checkpoint or journal.
+    """
+    settings = recipe.training
     train = loader(data.train, settings.batch_size, seed=settings.seed, teacher=teacher)
     classifier = Classifier(
         module,
@@ -85,7 +126,7 @@ def fit(
             deterministic="warn",
             # More processes only where torchrun starts them.
             devices="auto" if "TORCHELASTIC_RUN_ID" in os.environ else 1,
-            callbacks=[journal, best, newest],
+            callbacks=[*callbacks, journal, best, newest],
             plugins=[_WholeFiles()],
         )
         try:
@@ -117,15 +158,7 @@ def fit(
     validation = next((line for line in _lines(journal_file) if line["epoch"] == epoch), None)
     if validation is None:
         raise InputError(f"{journal_file}: its line of epoch {epoch} is lost; delete {run.path}, train again")
-    run.save(
-        weights,
-        recipe=recipe,
-        labels=data.labels,
-        front_end=data.front_end,
-        validation=validation,
-        synthetic=data.synthetic,
-    )
-    return run.load()
+    return weights, validation
 
 
 class _WholeFiles(TorchCheckpointIO):

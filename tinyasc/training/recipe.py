@@ -85,6 +85,17 @@ class Distill(_Part):
     kd_lambda: Annotated[float, Field(ge=0, le=1)] = 0.9
 
 
+class Qat(_Part):
+    """Quantisation-aware training after distillation, with AdamW at a small rate.
+
+    Activation ranges are measured before every epoch but the last `freeze_epochs`.
+    """
+
+    epochs: int = Field(20, gt=0)
+    lr: float = Field(5e-5, gt=0)
+    freeze_epochs: int = Field(4, ge=0)
+
+
 class Recipe(_Part):
     """One recipe.
 
@@ -99,6 +110,7 @@ class Recipe(_Part):
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     augment: Augment = Field(default_factory=lambda: Augment.model_validate({}))
     distill: Distill | None = None
+    qat: Qat | None = None
     student: str = "students/sepconv_ca"
 
     @property
@@ -121,8 +133,8 @@ class Recipe(_Part):
         return model
 
     def fingerprint(self) -> str:
-        """Eight characters that change when any part of the recipe changes, but not when the data moves."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"data": {"root"}}), sort_keys=True)
+        """Eight characters that change when what is trained changes: not with the data's folder, nor `qat`."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"data": {"root"}, "qat": True}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def to_yaml(self) -> str:
