@@ -268,3 +268,14 @@ def test_soxr_is_loaded_only_to_resample(wav):
         "assert not {'torch', 'librosa', 'scipy', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_cut_ogg_is_refused(tmp_path, share):
+    noise = np.random.default_rng(0).standard_normal(80000).astype(np.float32)
+    soundfile.write(tmp_path / "whole.ogg", 0.1 * noise, 16000)
+    whole = (tmp_path / "whole.ogg").read_bytes()
+    (tmp_path / "cut.ogg").write_bytes(whole[: int(share * len(whole))])
+    assert len(read_audio(tmp_path / "whole.ogg", 16000)) == 80000
+    with pytest.raises(InputError, match=r"cut\.ogg: cut off"):
+        read_audio(tmp_path / "cut.ogg", 16000)

@@ -191,6 +191,8 @@ def test_the_record_survives_json(front_end):
         {"band_scale": ["x"] * 64},
         {"band_scale": [1.0]},
         {"window": {}},
+        {"n_fft": 1024.0},
+        {"band_scale": [float("nan")] * 64},
         {"dither": 1},
     ],
     ids=str,
