@@ -24,7 +24,7 @@ from tinyasc_export.quantize import INT8_MAX, Ranges, quantize_int8, quantize_in
 LIMITS = {8: (-128, 127), 16: (-32768, 32767)}
 # Maps are NCHW inside: torch's axis for each axis of the graph.
 TORCH_AXIS = (0, 2, 3, 1)
-UNARY = {"relu": F.relu, "sigmoid": torch.sigmoid, "hardswish": F.hardswish, "rsqrt": torch.rsqrt}
+UNARY = {"relu": F.relu, "sigmoid": torch.sigmoid, "hardswish": F.hardswish}
 BINARY = {"add": torch.add, "mul": torch.mul, "maximum": torch.maximum}
 
 
@@ -133,6 +133,11 @@ class QuantizedModule(nn.Module):
             return BINARY[op.kind](*inputs)
         if op.kind in UNARY:
             return UNARY[op.kind](x)
+        if op.kind == "rsqrt":
+            # An input that rounds to zero gives the largest output, as in the integer graph, and no gradient.
+            scale, zero_point = self.scales[op.output]
+            largest = scale * (LIMITS[self.bits][1] - zero_point)
+            return torch.where(x > 0, torch.where(x > 0, x, 1.0).rsqrt(), largest)
         if op.kind == "mean":
             return x.mean(dim=[TORCH_AXIS[a] for a in attrs["axes"]], keepdim=True)
         if op.kind in ("max_pool", "average_pool") and not any(attrs["padding"]):

@@ -2,9 +2,9 @@
 
 Weights are int8, symmetric, with one scale per output channel. At int8 activations are asymmetric with one scale and
 biases int32 at the product of both scales; at int16x8 activations are symmetric int16 and biases int64: the schemes of
-TensorFlow Lite's specification. Ranges are the true minimum and maximum over all calibration clips, never averaged
-over them: averages clip the loud ones. Where an operator could overflow 32 bits in the worst case its output's
-scale is widened until it cannot (`limits`).
+TensorFlow Lite's specification. `calibrate` gives the true minimum and maximum over all calibration clips, never
+averaged over them: averages clip the loud ones; `calibration` narrows them for 8 bits. Where an operator could
+overflow 32 bits in the worst case its output's scale is widened until it cannot (`limits`).
 """
 
 from __future__ import annotations

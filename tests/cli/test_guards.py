@@ -87,3 +87,8 @@ def test_no_fold_is_measured_that_was_trained_on(folder):
     assert json.loads(invoke("evaluate", "fold1", "--json"))["test_fold"] == 1
     assert "fold 3 is no test for it" in invoke("evaluate", "fold1", "--test-fold", "3", code=2)
     assert "is no test for it" in invoke("evaluate", "fold1", "fold2", code=2)
+    # What was exported remembers it too.
+    invoke("export", "fold1", "--to", "onnx", "--precision", "fp32", "-o", "fold1.onnx")
+    lone = ("evaluate", "fold1.onnx", "--data", "esc10", "--root", "esc")
+    assert json.loads(invoke(*lone, "--json"))["parameters"] > 0
+    assert "fold 3 is no test for it" in invoke(*lone, "--test-fold", "3", code=2)

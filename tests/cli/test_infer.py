@@ -189,7 +189,7 @@ def test_without_a_model_it_says_how_to_make_one(folder):
     shutil.rmtree("runs")
     result = infer("low.wav")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
-    assert "tinyasc compress --budget 128KB" in result.stderr and "--model" in result.stderr
+    assert "tinyasc compress --budget 128KB" in result.stderr and "or name one" in result.stderr
 
 
 @pytest.mark.parametrize("args", [("--tta", 0), ("--tta", "many"), ("--top", -1), ("--top", 0), ("--seed", -1), ()])

@@ -120,7 +120,7 @@ def test_profile_refuses_what_it_cannot_read(student, teacher, tmp_path):
     shutil.copy(student / "model-int8.tflite", tmp_path / "alone.tflite")
     assert "graph-int8.npz" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
     shutil.copy(student / "graph-fp32.npz", tmp_path / "graph-int8.npz")
-    assert "was not written from" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
+    assert "holds a graph of another precision" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
     (tmp_path / "graph-int8.npz").write_bytes(b"PK")
     assert "not a graph file" in invoke("profile", tmp_path / "alone.tflite", code=2).stderr
     (tmp_path / "x.tflite").write_bytes(b"RIFF0000")

@@ -81,6 +81,15 @@ def test_gradients_reach_every_weight():
         assert value.grad is not None and value.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize(("family", "options"), STUDENTS)
+def test_gradients_are_finite_on_silence_too(family, options):
+    graph, features = student(family, options)
+    module = to_module(graph, calibrate(graph, features))
+    features[0] = 0.0
+    torch.nn.functional.cross_entropy(module(in_torch(features)), torch.arange(8)).backward()
+    assert all(torch.isfinite(v.grad).all() for v in module.values.values())
+
+
 def test_training_moves_the_integer_graph():
     graph, features = student("sepconv_ca", {"base_channels": 8})
     module = to_module(graph, calibrate(graph, features))

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from tinyasc.cli.table import Row, print_table
+from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.errors import InputError
 from tinyasc.evaluate import metrics
 from tinyasc.evaluate.clips import probabilities
@@ -91,7 +92,7 @@ def command(
 
     Without arguments the newest compression of ./runs is measured: its teacher, and its student in float32 and int8.
     A model file that lies in no run needs --data and --root. Integer models run on LiteRT's reference kernels, whose
-    answers are a microcontroller's bit for bit.
+    answers are a microcontroller's but for a rare unit in a linear layer.
 
     \b
     Examples:
@@ -193,7 +194,9 @@ def _candidates(target: Path, *, named: bool) -> list[Candidate]:
         found.append(_run(teacher, f"{prefix}teacher"))
     else:
         click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
-    return found + [_file(target / name, prefix + name, budget) for name in FILES]
+    over = (target / OVER_BUDGET).is_file() and not (target / FILES[1]).is_file()
+    names = (FILES[0], OVER_BUDGET if over else FILES[1])
+    return found + [_file(target / name, prefix + name, budget) for name in names]
 
 
 def _run(folder: Path, name: str) -> Candidate:

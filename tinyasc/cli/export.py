@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import click
@@ -47,7 +49,20 @@ def command(model: Path | None, to: str, precision: str, output: Path | None, fo
         click.echo(f"run: {model} (newest compression in ./runs)", err=True)
     data, default = export(model, to, precision)
     path = output or default
+    if output is None and not force and _written_by_compress(path):
+        click.echo(f"{path}: there already, as `tinyasc compress` wrote it", err=True)
+        return
     if path.is_file() and not force and path.read_bytes() != data:
         raise InputError(f"{path}: is there and holds another model; give --force, or another name with --output")
     write_atomic(path, data)
     click.echo(f"written: {relative(path)} ({len(data):,} bytes)")
+
+
+def _written_by_compress(path: Path) -> bool:
+    """Whether the run's report lists this file with the bytes that it has."""
+    try:
+        files = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))["files"]
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        return any(f["file"] == path.name and f["blake2b"] == digest for f in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

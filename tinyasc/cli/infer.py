@@ -41,7 +41,11 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 )
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
 @click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
-@click.option("--exact", is_flag=True, help="Run int8 bit for bit as a microcontroller does, about 15 times slower.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Reference kernels for integer models: a microcontroller's answers, 15 times slower.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per clip and line.")
 @click.pass_context
 def command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,13 @@ def command(
     drifts = measure_drift(stored, _data(stored, data_name, root), clips=clips) if with_drift else None
     if as_json:
         if drifts is not None:
-            result["drift"] = [asdict(row) for row in drifts]
-        click.echo(json.dumps(result))
+            # JSON has no infinity: a tensor without any error, or without any signal, has no ratio.
+            rows = map(asdict, drifts)
+            result["drift"] = [
+                {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+                for row in rows
+            ]
+        click.echo(json.dumps(result, allow_nan=False))
         return
     _print_operators(result)
     _print_totals(result["totals"])

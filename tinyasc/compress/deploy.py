@@ -32,6 +32,7 @@ from tinyasc_export.quantize import Ranges, calibrate, quantize_int8
 from tinyasc_export.tflite import constant_bytes, to_tflite
 
 CALIBRATION_CLIPS = 256
+OVER_BUDGET = "model-int8-over-budget.tflite"
 # Largest relative difference between torch's logits and those of a float file.
 FLOAT_TOLERANCE = 1e-3
 # What later commands read a student from: its graphs, and the ranges of its activations on the calibration clips.
@@ -120,9 +121,9 @@ def write_files(
     )
     for precision, suffix, graph, writer in plans:
         counts = count(graph)
-        over = "-over-budget" if precision == "int8" and counts.parameter_bytes > budget_bytes else ""
-        path = folder / f"model-{precision}{over}.{suffix}"
-        about: dict[str, Any] = card | {"precision": precision, "counts": _costs(counts)}
+        over = precision == "int8" and counts.parameter_bytes > budget_bytes
+        path = folder / (OVER_BUDGET if over else f"model-{precision}.{suffix}")
+        about = _about(card, precision, counts)
         draft = folder / f".draft-{precision}.{suffix}"
         # The card quotes what the file scores, so the file is measured once before its card is complete.
         write_atomic(draft, writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about)))
@@ -151,15 +152,16 @@ def write_files(
 def write_graphs(deployed: Deployed, trained: Trained, card: dict[str, Any], folder: Path) -> None:
     """Writes graph-fp32.npz, graph-int8.npz and ranges.json, from which `profile` and `export` work."""
     for precision, graph in (("fp32", deployed.float_graph), ("int8", deployed.int8_graph)):
-        about = card | {"precision": precision, "counts": _costs(count(graph))}
-        bundle = Bundle(trained.labels, deployed.front_end.to_dict(), about)
+        bundle = Bundle(trained.labels, deployed.front_end.to_dict(), _about(card, precision, count(graph)))
         write_atomic(folder / GRAPH_FILE.format(precision), save_graph(graph, bundle))
     write_atomic(folder / RANGES_FILE, json.dumps(deployed.ranges, indent=1, sort_keys=True))
 
 
-def _costs(counts: Counts) -> dict[str, int]:
+def _about(card: dict[str, Any], precision: str, counts: Counts) -> dict[str, Any]:
+    """The card of one file: how it was quantised is said by integer files alone."""
     names = ("parameters", "parameter_bytes", "quantization_bytes", "macs")
-    return {name: getattr(counts, name) for name in names}
+    own = {"precision": precision, "counts": {name: getattr(counts, name) for name in names}}
+    return {k: v for k, v in card.items() if k != "quantization" or precision == "int8"} | own
 
 
 def _open(path: Path) -> Model:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.compress.stored import Stored, has_graphs, read_graph, read_ranges
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.models import FAMILIES
+from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.run import Run, Trained
-from tinyasc_export import quantize
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.capture import capture
 from tinyasc_export.count import count
@@ -22,6 +23,7 @@ from tinyasc_export.graph import Graph
 from tinyasc_export.lower import cast, lower
 from tinyasc_export.onnx import INPUT_NAME, OUTPUT_NAME, label_onnx, to_onnx
 from tinyasc_export.onnx_quantized import SIMULATED
+from tinyasc_export.quantize import quantize_int16x8
 from tinyasc_export.tflite import to_tflite
 
 FORMATS = ("tflite", "onnx")
@@ -43,7 +45,8 @@ def export(target: Path, to: str, precision: str) -> tuple[bytes, Path]:
     folder = target if target.is_dir() else target.absolute().parent
     if not target.exists():
         raise InputError(f"{target}: no such run folder or model file")
-    name = folder / f"model-{precision}.{to}"
+    over = "-over-budget" if precision == "int8" and (folder / OVER_BUDGET).is_file() else ""
+    name = folder / f"model-{precision}{over}.{to}"
     if has_graphs(folder):
         return _written(*_graph(folder, precision), to, precision), name
     trained = Run(folder).load()
@@ -61,10 +64,9 @@ def _graph(folder: Path, precision: str) -> tuple[Graph, Bundle]:
     stored = read_graph(folder, "fp32")
     if precision != "int16x8":
         return stored.graph, stored.bundle
-    make: Any = getattr(quantize, "quantize_int16x8", None)
-    if make is None:
-        raise InputError("this version of tinyasc quantises to int8 alone; export int8, fp16 or fp32")
-    return make(stored.graph, read_ranges(folder)), stored.bundle
+    how = {"quantization": {"int16x8": "per-channel weights, true ranges on training clips", "qat_epochs": 0}}
+    bundle = replace(stored.bundle, card=stored.bundle.card | how)
+    return quantize_int16x8(stored.graph, read_ranges(folder)), bundle
 
 
 def _captured(trained: Trained) -> tuple[Graph, Bundle]:
@@ -77,7 +79,13 @@ def _captured(trained: Trained) -> tuple[Graph, Bundle]:
 
 
 def _card(trained: Trained) -> dict[str, Any]:
-    return {"model": trained.recipe.model, "recipe": trained.recipe.name, "validation": trained.validation}
+    assert trained.recipe.data is not None, "a trained run's recipe has data"
+    return {
+        "model": trained.recipe.model,
+        "recipe": trained.recipe.name,
+        "data": trained.recipe.data.model_dump(exclude={"root"}) | {"synthetic": trained.synthetic},
+        "validation": trained.validation,
+    }
 
 
 def _written(graph: Graph, bundle: Bundle, to: str, precision: str) -> bytes:
@@ -90,12 +98,7 @@ def _written(graph: Graph, bundle: Bundle, to: str, precision: str) -> bytes:
         card["runtime"] = SIMULATED
     bundle = replace(bundle, card=card)
     writer: Any = to_onnx if to == "onnx" else to_tflite
-    if precision != "fp16":
-        return writer(graph, bundle)
-    try:
-        return writer(graph, bundle, weights="float16")
-    except TypeError:
-        raise InputError(f"this version of tinyasc writes no float16 {to} files; export fp16 to onnx") from None
+    return writer(graph, bundle, weights="float16") if precision == "fp16" else writer(graph, bundle)
 
 
 def _by_torch(trained: Trained, to: str, precision: str) -> bytes:
@@ -122,5 +125,7 @@ def _by_torch(trained: Trained, to: str, precision: str) -> bytes:
     except Exception as error:
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TinyascError(f"{trained.path}: torch.onnx.export cannot write it: {line}") from error
-    card = _card(trained) | {"precision": precision, "exporter": BY_TORCH}
+    parameters, macs = parameters_and_macs(trained)
+    counts = {"parameters": parameters, "parameter_bytes": 4 * parameters, "quantization_bytes": 0, "macs": macs}
+    card = _card(trained) | {"precision": precision, "counts": counts, "exporter": BY_TORCH}
     return label_onnx(buffer.getvalue(), Bundle(trained.labels, front_end.to_dict(), card), BY_TORCH)

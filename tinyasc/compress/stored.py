@@ -76,6 +76,8 @@ def read_graph(folder: Path, precision: str) -> Stored:
     except OSError:
         raise InputError(f"{folder}: no {path.name} here; run `tinyasc compress`, which writes it") from None
     graph, bundle = load_graph(data, str(path))
+    if graph.tensors[graph.input].dtype != {"fp32": "float32", "int8": "int8"}.get(precision):
+        raise ModelFileError(f"{path}: holds a graph of another precision; compress again")
     if bundle is None:
         raise ModelFileError(f"{path}: holds no labels and no front end; compress again")
     return Stored(path, precision, graph, bundle, None)
@@ -102,7 +104,10 @@ def _of_file(file: Path) -> Stored:
     bundle = read_tflite_bundle(data, str(file))
     if bundle is None:
         raise ModelFileError(f"{file}: a model file without a tinyasc card; take one that `tinyasc compress` wrote")
-    stored = read_graph(file.absolute().parent, str(bundle.card.get("precision", "int8")))
+    precision = str(bundle.card.get("precision"))
+    if precision not in ("fp32", "int8"):
+        raise InputError(f"{file}: is {precision}; profile takes the fp32 and int8 files that `tinyasc compress` wrote")
+    stored = read_graph(file.absolute().parent, precision)
     if to_tflite(stored.graph, bundle) != data:
         raise ModelFileError(
             f"{file}: was not written from {stored.path}, so its operators are unknown; compress again"

@@ -28,6 +28,6 @@ def newest_model(folder: Path) -> Path:
     if not found:
         raise InputError(
             f"no model was named and there is no {folder / RUNS}/*/{COMPRESSED}; "
-            "make one with `tinyasc compress --budget 128KB`, or name one with --model FILE"
+            "make one with `tinyasc compress --budget 128KB`, or name one"
         )
     return max(found)[1]

@@ -137,7 +137,7 @@ def load(path: Path | str, *, exact: bool = False) -> Model:
 
     Args:
         path: the file; what it is is told by its content, then by its suffix.
-        exact: run integer .tflite models bit for bit as a microcontroller does, about 15 times slower.
+        exact: run integer .tflite models on reference kernels: a microcontroller's answers, about 15 times slower.
 
     Raises:
         ModelFileError: missing, damaged, of another kind, or without a card.

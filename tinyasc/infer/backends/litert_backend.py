@@ -25,9 +25,9 @@ class LiteRtBackend:
     Args:
         path_or_bytes: the file, or its content.
         num_threads: threads of the runtime; one is quickest for nets this small.
-        exact: run integer models on LiteRT's reference kernels, whose answers equal TensorFlow Lite Micro's and the
-            numpy reference's bit for bit, about 15 times slower than its default ones, which may differ by a few
-            units in the last place. Float models always take the default ones.
+        exact: run integer models on LiteRT's reference kernels, about 15 times slower than its default ones. They give
+            TensorFlow Lite Micro's and the numpy reference's answers but for a rare unit in a linear layer; the
+            default ones may differ by a few units in the last place. Float models always take the default ones.
 
     Raises:
         ModelFileError: not a .tflite file, damaged, without a card, or of another input or output.
