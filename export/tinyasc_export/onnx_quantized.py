@@ -4,10 +4,12 @@ int8 activations are stored as uint8 (128 added to values and zero points), weig
 int32: the pair that onnxruntime has kernels for on most CPUs. int16 activations stay int16; no CPU kernel computes in
 them, so a runtime *simulates* them in float32, and the file's doc string says so.
 
-Results follow the integer reference up to the rounding of each operator, which is single here and double in TensorFlow
-Lite; the differences add up along a net. QuantizeLinear also rounds halves to even, TensorFlow Lite away from zero.
-Halves are rare but in means and average pools, whose input's scale is therefore larger by 2^-14: it tips every half
-away from zero. Average pools round the raw integers, so their zero point is the integer 0.
+Every operator rounds once, so results follow the integer reference in its `single` rounding, up to the last bits of
+float32; from `tflite`, which rounds twice, they drift away by a step here and there. QuantizeLinear rounds halves to
+even, the reference away from zero. Halves are rare but in means and average pools. These add plain integers, which
+float32 does exactly, and their output's scale is smaller by 2^-21: that tips every half away from zero and next to
+nothing else. Average pools round the raw integers, so their zero point is the integer 0. At int8 the hard swish and the
+reciprocal root, whose recipes are coarser than float32's, are looked up in tables of 256 integers.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from onnx import TensorProto, helper
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
 from tinyasc_export.onnx_nodes import INPUT_NAME, OUTPUT_NAME, Writer
+from tinyasc_export.reference_int8 import KERNELS
+from tinyasc_export.rounding import ROUNDINGS
 
 SIMULATED = "int16 activations, simulated on CPU: runtimes compute this graph in float32 between its rounding steps"
-TIP = 1 + 2.0**-14
+TIP = 1 - 2.0**-21
+TABLES = ("hardswish", "rsqrt")
 _ACTIVATIONS = {"int8": (np.uint8, 128), "int16": (np.int16, 0)}  # stored type, and what is added to the integers
 
 
@@ -45,8 +50,8 @@ class QuantizedWriter(Writer):
         self.doc_string = SIMULATED if self.kind == "int16" else ""
         self._biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
         self._real: dict[tuple[str, str], str] = {}
-        # Of the operator that is being written: its halves are tipped, it works on the raw integers.
-        self._tipped, self._raw = False, False
+        # Of the operator that is being written: it adds plain integers, and those with their zero point in them.
+        self._plain, self._raw = False, False
         for t in graph.tensors.values():
             if t.scale is None or t.zero_point is None:
                 raise GraphError(f"tensor {t.name} is {t.dtype} without a scale; a quantised file wants one everywhere")
@@ -56,11 +61,11 @@ class QuantizedWriter(Writer):
 
     def value(self, name: str) -> str:
         """The dequantised values of an activation, by a node that its readers share."""
-        kind = "raw" if self._raw else "tipped" if self._tipped else "real"
+        kind = "raw" if self._raw else "plain" if self._plain else "real"
         key = (name, kind)
         if key not in self._real:
             scale, zero_point = self._parameters(name)
-            scale = np.float32(scale * TIP) if self._tipped else scale
+            scale = np.float32(1) if self._plain else scale
             self._real[key] = self._dequantize(f"{name}_q", scale, zero_point, f"{name}_{kind}")
         return self._real[key]
 
@@ -98,13 +103,29 @@ class QuantizedWriter(Writer):
 
     def _operator(self, op: Op) -> None:
         name, real = op.module or op.kind, f"{op.output}_computed"
-        self._tipped, self._raw = op.kind in ("mean", "average_pool"), op.kind == "average_pool"
-        self.emit(op, name, real)
-        self._quantize(real, op.output, name)
-        self._tipped, self._raw = False, False
+        if op.kind in TABLES and self.kind == "int8":
+            self._table(op, name)
+        else:
+            self._rounded(op, name, real)
         if op.output == self.graph.output:
             scale, zero_point = self._parameters(op.output)
             self._dequantize(f"{op.output}_q", scale, zero_point, OUTPUT_NAME)
+
+    def _rounded(self, op: Op, name: str, real: str) -> None:
+        """An operator in float32, rounded to its output's steps."""
+        self._plain, self._raw = op.kind in ("mean", "average_pool"), op.kind == "average_pool"
+        self.emit(op, name, real)
+        self._quantize(real, op.output, name, unit=float(self._parameters(op.inputs[0])[0]) / TIP if self._plain else 1)
+        self._plain, self._raw = False, False
+
+    def _table(self, op: Op, name: str) -> None:
+        """An operator of one input as the integers that the reference gives for each of its 256."""
+        tensors = [self.graph.tensors[n] for n in (*op.inputs, op.output)]
+        answers = KERNELS[op.kind](op, tensors, [np.arange(-128, 128)], ROUNDINGS["single"])
+        low = int(tensors[1].zero_point.flat[0]) if op.attrs.get("activation") == "relu" else -128  # pyright: ignore[reportOptionalMemberAccess]
+        table = self.initializer((np.clip(answers, low, 127) + 128).astype(np.uint8), f"{name}.table")
+        index = self.node("Cast", [f"{op.inputs[0]}_q"], f"{op.output}_index", f"{name}.index", to=TensorProto.INT32)
+        self.node("Gather", [table, index], f"{op.output}_q", f"{name}.{op.kind}")
 
     def _parameters(self, name: str) -> tuple[np.float32, Any]:
         """Scale and zero point of an activation as stored; on raw integers the zero point is the integer 0."""
@@ -113,8 +134,10 @@ class QuantizedWriter(Writer):
         zero_point = 0 if self._raw else int(t.zero_point.flat[0])
         return np.float32(t.scale.flat[0]), self.integers(zero_point + self.added)
 
-    def _quantize(self, real: str, name: str, stem: str) -> None:
+    def _quantize(self, real: str, name: str, stem: str, *, unit: float = 1) -> None:
+        """Rounds what was computed in multiples of `unit`."""
         scale, zero_point = self._parameters(name)
+        scale = np.float32(scale / unit)
         inputs = [real, self._shared(scale, "scale"), self._shared(zero_point, "zero_point")]
         self.node("QuantizeLinear", inputs, f"{name}_q", f"{stem}.quantize")
 

@@ -119,8 +119,9 @@ def _quantize(wanted: Recipe, run: Run) -> None:
             kept[f"{precision}-{how}"] = (answers - zero_point) * scale
             kept[f"{precision}-{how}-wheel"] = answers - _wheel(graph, x)
             if precision == "int8":
-                steps = _onnx(graph, x) / scale + zero_point
-                kept[f"{precision}-{how}-onnx"] = answers - np.rint(steps).astype(int)
+                # ONNX rounds once, as the reference's `single` rounding does.
+                steps = np.rint(_onnx(graph, x) / scale + zero_point).astype(int)
+                kept[f"{precision}-{how}-onnx"] = _reference(graph, x, "single")[0] - steps
     buffer = io.BytesIO()
     np.savez(buffer, **kept)
     write_atomic(run.path / "answers.npz", buffer.getvalue())
@@ -131,11 +132,12 @@ def _test_features(data: Prepared, deployed: Deployed) -> np.ndarray:
     return graph_features(normalize(mel, data.front_end), deployed.scale, deployed.offset)[..., None]
 
 
-def _reference(graph: Graph, x: np.ndarray) -> tuple[np.ndarray, float, int]:
+def _reference(graph: Graph, x: np.ndarray, rounding: str = "tflite") -> tuple[np.ndarray, float, int]:
     """Logits of the numpy reference as integers, their scale and zero point."""
     out = graph.tensors[graph.output]
     assert out.scale is not None and out.zero_point is not None
-    integers = np.concatenate([reference.run(graph, quantize_input(graph, x[i : i + 8])) for i in range(0, len(x), 8)])
+    batches = [quantize_input(graph, x[i : i + 8]) for i in range(0, len(x), 8)]
+    integers = np.concatenate([reference.run(graph, batch, rounding) for batch in batches])
     return integers.astype(int), float(out.scale[0]), int(out.zero_point[0])
 
 

@@ -47,17 +47,14 @@ def integers(graph: Graph, y: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_operator_is_within_one_step(kind):
-    # hardswish in TensorFlow Lite Micro is coarser than its output's steps when these are fine.
-    most = 2 if kind == "hardswish" else 1
-
     @settings(max_examples=15, deadline=None, database=None)
     @given(nets(most=1, kinds=(kind,)))
     def check(net):
         graph = quantize_by_hand(net.graph, net.features())
         x = quantize_features(graph, net.features(seed=7))
         answer = integers(graph, run_plain(to_onnx(graph), real(graph, "x", x))[0])
-        steps = np.abs(answer - reference.run(graph, x))
-        assert steps.max() <= most * len(graph.ops), str(graph)
+        steps = np.abs(answer - reference.run(graph, x, "single"))
+        assert steps.max() <= len(graph.ops), str(graph)
 
     check()
 
@@ -89,14 +86,16 @@ def test_the_file_of_a_student():
     assert axes == [0]
 
 
-def test_s4_follows_the_int8_reference():
-    """Operator by operator one step at most; steps grow along the net, because rounding is not TensorFlow Lite's."""
-    _, graph, x = s4(settled=False)
+@pytest.mark.parametrize(("settled", "least"), [(False, 0.999), (True, 0.94)])
+def test_s4_follows_the_int8_reference(settled, least):
+    """In its `single` rounding. One element that float32 rounds otherwise moves others behind it; random gains, as in
+    the settled net, make much of them."""
+    _, graph, x = s4(settled=settled)
     t = graph.tensors[graph.input]
     features = ((x.astype(np.float64) - t.zero_point[0]) * t.scale[0]).astype(np.float32)
     answer = integers(graph, run_plain(to_onnx(graph), features)[0])
-    steps = np.abs(answer - reference.run(graph, x))
-    assert (steps <= 1).mean() >= 0.99
+    steps = np.abs(answer - reference.run(graph, x, "single"))
+    assert (steps <= 1).mean() >= least and (steps == 0).mean() > 0.5
 
 
 def test_s4_in_float16():
