@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from modules import in_torch, randomize
-from test_lower import fires, kinds, new, rests
+from rewriting import fires, kinds, new, rests
 from torch import nn
 
 from tinyasc_export import reference

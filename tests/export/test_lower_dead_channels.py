@@ -7,11 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from graphs import Net, nets, small_student
+from graphs import Net, nets, quantize_features, small_student
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modules import in_torch, modules, randomize
-from test_lower import assert_same_function, check_lowered, constant_op, fires, kinds, new, rests
+from rewriting import assert_same_function, check_lowered, constant_op, fires, kinds, new, rests
+from runtimes import run_tflm
 from torch import nn
 
 from tinyasc_export import reference
@@ -20,6 +21,8 @@ from tinyasc_export.count import macs, parameters
 from tinyasc_export.graph import WEIGHTED, Graph
 from tinyasc_export.lower import cast, lower
 from tinyasc_export.lower_dead_channels import constant_channels, remove_dead_channels
+from tinyasc_export.quantize import calibrate, quantize_int8, quantize_int16x8
+from tinyasc_export.tflite import to_tflite
 
 
 def kill(net: Net, at: int, channels: list[int], bias: float | None = 0.0) -> None:
@@ -335,23 +338,50 @@ class Pruned(nn.Module):
         )
         self.head = nn.Linear(8, 3)
 
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """Those of the expansion and of the depthwise."""
+        return [part for part in self.block if isinstance(part, nn.BatchNorm2d)][:2]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         return self.head(torch.relu(x + self.block(x)).mean((2, 3)))
 
 
-def test_batch_norms_without_gain():
+def pruned() -> Pruned:
+    """In float64: 7 of 24 channels silent, 3 constant before padding, 4 constant before the 1x1 that folds them."""
     torch.manual_seed(0)
-    module = randomize(Pruned().double(), 1)
-    expand, depthwise = module.block[1], module.block[4]
+    module = Pruned().double()
+    randomize(module, 1)
     with torch.no_grad():
+        expand, depthwise = module.norms()
         expand.weight[:10] = 0
         expand.bias[:7] = -0.3  # silent after the ReLU
         expand.bias[7:10] = 0.3  # a constant, which the depthwise's padding bends
         depthwise.weight[20:] = 0
-        depthwise.bias[20:] = 0.5  # a constant for the 1x1 behind it, which folds it
+        depthwise.bias[20:] = 0.5
+    return module
+
+
+def test_batch_norms_without_gain():
+    module = pruned()
     x = np.random.default_rng(0).standard_normal((2, 20, 15, 1))
     graph, _, _ = lower(capture(module, (1, 1, 20, 15)))
     np.testing.assert_allclose(reference.run(graph, x), in_torch(module, x), rtol=1e-9, atol=1e-9)
     assert [graph.tensors[op.output].shape[-1] for op in graph.ops if op.kind == "depthwise_conv2d"] == [24 - 7 - 4]
     assert kinds(graph).count("conv2d") == 3
+
+
+@pytest.mark.parametrize("quantize", [quantize_int8, quantize_int16x8])
+def test_integers_of_a_cut_graph(quantize):
+    """The graph that is left quantises and runs as any other: TensorFlow Lite Micro gives the reference's integers."""
+    pytest.importorskip("tflite_micro", reason="the tflite-micro wheel exists for x86-64 Linux only")
+    graph = cast(lower(capture(pruned(), (1, 1, 20, 15)))[0], "float32")
+    x = np.random.default_rng(1).standard_normal((8, 20, 15, 1)).astype(np.float32)
+    integer = quantize(graph, calibrate(graph, x))
+    data, q = to_tflite(integer), quantize_features(integer, x)
+    expected = reference.run(integer, q)
+    for i in range(len(q)):
+        np.testing.assert_array_equal(run_tflm(data, q[i : i + 1]), expected[i : i + 1])
+    out = integer.tensors[integer.output]
+    answers, wanted = (expected.astype(float) - out.zero_point) * out.scale, reference.run(graph, x)
+    assert 10 * np.log10((wanted**2).mean() / ((answers - wanted) ** 2).mean()) > 20
