@@ -55,7 +55,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
         options = recipe.model_options | {option: steps * step}
         module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, **options)
         check_input(module, recipe.family, n_mels=front_end.n_mels, n_frames=front_end.n_frames())
-        graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())))
+        graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())), cut_dead=False)
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))
 
     widest = recipe.model_options.get(option, family.width.default)
