@@ -2,8 +2,9 @@
 
 Each rewrite keeps the function and makes the graph smaller: batch norms go into the weights beside them, the input's
 norm into the front end, parallel depthwise branches into one, a one-channel 1x1 into the depthwise after it, ReLUs
-into the operator before them, the halves of a max feature map into layers of their own (`lower_maximum`). Padding that
-no deployed kernel knows becomes a pad operator, so that its memory is counted.
+into the operator before them, the halves of a max feature map into layers of their own (`lower_maximum`), two dense
+layers with nothing but linear operators between them into one (`lower_chains`); channels that say nothing are cut
+(`lower_dead_channels`). Padding that no deployed kernel knows becomes a pad operator, so that its memory is counted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor, padding_mode, window_size
+from tinyasc_export.lower_chains import merge_dense_chain
+from tinyasc_export.lower_dead_channels import remove_dead_channels
 from tinyasc_export.lower_maximum import fold_affine_back, fold_affine_forward, split_weights
 from tinyasc_export.rewriting import absorb, activation_of, constant_of, data_of, fold_into, only, per_channel, replace
 
@@ -24,11 +27,13 @@ Rewrite = Callable[[Graph], bool]
 MOST_MERGED_TAPS = 2  # times those of both branches
 
 
-def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
+def lower(graph: Graph, *, cut_dead: bool = True) -> tuple[Graph, np.ndarray, np.ndarray]:
     """Applies every rewrite until none finds anything more.
 
     Args:
         graph: as captured, float; left as it is.
+        cut_dead: cut channels that no layer needs; False to count a network that has yet to be trained, whose gains may
+            begin at zero.
 
     Returns:
         The lowered graph, and the input's normalisation that was taken out of it: scale and offset per frequency band,
@@ -44,6 +49,8 @@ def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
         merge_pointwise,
         merge_parallel_depthwise,
         fuse_relu,
+        merge_dense_chain,
+        *((remove_dead_channels,) if cut_dead else ()),
     )
     while any(rewrite(graph) for rewrite in passes):
         pass

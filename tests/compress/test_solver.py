@@ -146,3 +146,22 @@ def test_features_too_small_for_the_model_are_refused():
     small = FrontEnd(sample_rate=16000, clip_samples=4096, n_fft=1024, win_length=1024, hop_length=640, n_mels=8)
     with pytest.raises(InputError, match="8 mels x 5 frames"):
         solve(student(), small, CLASSES, Budget("128KB", 131072))
+
+
+def test_gains_that_begin_at_zero_count_as_those_that_will_be_trained(monkeypatch):
+    """Channels that an untrained student does not use yet are in the plan."""
+    recipe, budget = student(), Budget("x", 20_000)
+    expected = solve(recipe, FRONT_END, CLASSES, budget)
+
+    def silent(*args, **options):
+        module = build(*args, **options)
+        for part in module.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                torch.nn.init.zeros_(part.weight)
+        return module
+
+    module = silent("sepconv_ca", n_classes=CLASSES, n_mels=FRONT_END.n_mels, base_channels=24).eval()
+    captured = capture(module, (1, 1, FRONT_END.n_mels, FRONT_END.n_frames()))
+    assert count(lower(captured)[0]).parameters < 0.5 * count(lower(captured, cut_dead=False)[0]).parameters
+    monkeypatch.setattr(solver, "build", silent)
+    assert solve(recipe, FRONT_END, CLASSES, budget) == expected

@@ -131,7 +131,9 @@ INT16_KINDS = tuple(kind for kind in KINDS if kind not in ("hardswish", "rsqrt")
 
 
 @st.composite
-def nets(draw: st.DrawFn, most: int = 5, kinds: tuple[str, ...] = KINDS, wide: bool = False) -> Net:
+def nets(
+    draw: st.DrawFn, most: int = 5, kinds: tuple[str, ...] = KINDS, wide: bool = False, framed: bool = False
+) -> Net:
     """Random nets of up to `most` steps over a small map, with a linear head or without one.
 
     Args:
@@ -139,14 +141,15 @@ def nets(draw: st.DrawFn, most: int = 5, kinds: tuple[str, ...] = KINDS, wide: b
         most: steps.
         kinds: to draw steps from.
         wide: up to 130 channels in place of 9, dilations up to 8 in place of 3, also together with a stride.
+        framed: always with a convolution in front and a linear head, so that all channels between are the net's own.
     """
     frames = draw(st.integers(1, 12) | st.just(1)) if wide else draw(st.integers(1, 12))
     shape = (1, draw(st.integers(1, 12)), frames, draw(_CHANNELS if wide else st.integers(1, 6)))
     net = Net(shape, seed=draw(st.integers(0, 2**16)))
-    x = "x"
+    x = net.conv("x", draw(st.integers(2, 9)), (1, 1), activation=draw(_ACTIVATIONS)) if framed else "x"
     for _ in range(draw(st.integers(1, most))):
         x = _step(draw, net, x, draw(st.sampled_from(kinds)), wide)
-    if draw(st.booleans()):
+    if framed or draw(st.booleans()):
         x = net.flatten(x)
         net.linear(x, draw(st.integers(1, 7)), activation=draw(_ACTIVATIONS), bias=draw(st.booleans()))
     return net

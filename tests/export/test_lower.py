@@ -12,51 +12,15 @@ from graphs import Net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modules import in_torch, modules, randomize
+from rewriting import assert_same_function, check_lowered, constant_op, fires, kinds, new, rests
 
 from tinyasc.models import build
 from tinyasc_export import lower as rewrites
 from tinyasc_export import reference
 from tinyasc_export.capture import capture
 from tinyasc_export.count import macs, macs_per_op, parameters
-from tinyasc_export.graph import WEIGHTED, Graph
+from tinyasc_export.graph import WEIGHTED
 from tinyasc_export.lower import cast, lower
-
-
-def kinds(graph: Graph) -> list[str]:
-    return [op.kind for op in graph.ops]
-
-
-def new(shape=(1, 6, 7, 3), seed=0) -> Net:
-    return Net(shape, seed, "float64")
-
-
-def assert_same_function(graph: Graph, before: Graph, x: np.ndarray) -> None:
-    graph.validate()
-    expected = reference.run(before, x)
-    actual = reference.run(graph, x)
-    atol = 1e-12 * max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=atol, err_msg=str(graph))
-
-
-def fires(rewrite, net: Net) -> Graph:
-    """The graph after one application that must happen, and keeps the function."""
-    before = copy.deepcopy(net.graph)
-    assert rewrite(net.graph), "the rewrite found nothing"
-    assert_same_function(net.graph, before, net.features(2))
-    return net.graph
-
-
-def rests(rewrite, net: Net) -> None:
-    """The rewrite finds nothing and changes nothing."""
-    before = str(net.graph)
-    assert not rewrite(net.graph), f"the rewrite fired:\n{net.graph}"
-    assert str(net.graph) == before
-
-
-def constant_op(net: Net, kind: str, x: str, shape: tuple[int, ...], *, first: bool = False, activation="none") -> str:
-    c = net.constant(*shape)
-    return net.op(kind, [c, x] if first else [x, c], activation=activation)
-
 
 # fold_affine ---------------------------------------------------------------------------------------------------------
 
@@ -545,22 +509,6 @@ def test_every_weighted_operator_gets_a_bias():
 
 
 # all of it -----------------------------------------------------------------------------------------------------------
-
-
-def check_lowered(graph: Graph, x: np.ndarray) -> Graph:
-    before = str(graph)
-    lowered, scale, offset = lower(graph)
-    assert str(graph) == before, "the captured graph was changed"
-    expected = reference.run(graph, x)
-    actual = reference.run(lowered, x * scale[:, None, None] + offset[:, None, None])
-    tolerance = 1e-10 * max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=tolerance, err_msg=f"{graph}\n\n{lowered}")
-    for rewrite in (rewrites.fold_affine, rewrites.merge_pointwise, rewrites.merge_parallel_depthwise):
-        assert not rewrite(copy.deepcopy(lowered))
-    for op in lowered.ops:
-        assert op.kind not in WEIGHTED or len(op.inputs) == 3
-    assert set(lowered.tensors) == {lowered.input}.union(*({*op.inputs, op.output} for op in lowered.ops))
-    return lowered
 
 
 @settings(max_examples=30, deadline=None)

@@ -21,7 +21,7 @@ from tinyasc.training.fit import logits
 from tinyasc.training.progress import progress
 from tinyasc.training.run import Trained
 from tinyasc_export.bundle import Bundle
-from tinyasc_export.calibration import least_squares_ranges
+from tinyasc_export.calibration import activation_ranges
 from tinyasc_export.capture import capture
 from tinyasc_export.count import Counts, count
 from tinyasc_export.graph import Graph
@@ -55,6 +55,7 @@ class Deployed:
     ranges: Ranges
     int8_ranges: Ranges
     calibration: np.ndarray
+    method: str
     int16x8_graph: Graph | None = None
 
     def graphs(self) -> dict[str, Graph]:
@@ -63,12 +64,13 @@ class Deployed:
         return {"fp32": self.float_graph, "int8": self.int8_graph} | wide
 
 
-def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
+def deploy(trained: Trained, calibration: np.ndarray, method: str = "mse") -> Deployed:
     """Captures, lowers (in float64, so that folding loses nothing) and quantises a student.
 
     Args:
         trained: the student.
         calibration: (clips, bands, frames) training features; at most `CALIBRATION_CLIPS`, evenly taken, are used.
+        method: of `tinyasc_export.calibration.METHODS`, for int8.
 
     Raises:
         CaptureError: an operator that the deployed graph lacks.
@@ -83,8 +85,8 @@ def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
     with progress("calibrate") as report:
         ranges = calibrate(graph, wanted, batch_size=4, progress=report)
     with progress("narrow ranges") as report:
-        narrow = least_squares_ranges(graph, wanted, ranges, progress=report)
-    return Deployed(graph, quantize_int8(graph, narrow), normalization, scale, offset, ranges, narrow, wanted)
+        narrow = activation_ranges(method, graph, wanted, ranges=ranges, progress=report)
+    return Deployed(graph, quantize_int8(graph, narrow), normalization, scale, offset, ranges, narrow, wanted, method)
 
 
 def graph_features(normalized: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -124,9 +126,10 @@ def write_files(
     expected = logits(trained, validation.features)
     features = graph_features(validation.features, deployed.scale, deployed.offset)
     written = []
-    plans = [(precision, "tflite", graph, to_tflite) for precision, graph in deployed.graphs().items()]
-    plans.insert(1, ("fp32", "onnx", deployed.float_graph, to_onnx))
-    for precision, suffix, graph, writer in plans:
+    plans = [("fp32", "tflite", to_tflite), ("fp32", "onnx", to_onnx), ("int8", "tflite", to_tflite)]
+    plans += [("int16x8", "tflite", to_tflite)] if deployed.int16x8_graph is not None else []
+    for precision, suffix, writer in plans:
+        graph = deployed.graphs()[precision]
         counts = count(graph)
         over = precision == "int8" and counts.parameter_bytes > budget_bytes
         path = folder / (OVER_BUDGET if over else f"model-{precision}.{suffix}")

@@ -22,9 +22,7 @@ from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.recipe import Qat, Recipe
 from tinyasc.training.run import RUNS, Run, Trained
-
-# How the ranges of activations were found, as the card says it.
-RANGES = {"int8": "ranges of least squared error", "int16x8": "true ranges"}
+from tinyasc_export.calibration import METHODS
 
 
 class OverBudgetError(TinyascError):
@@ -71,7 +69,8 @@ def compress(
             "use the data that it was trained on"
         )
     # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
-    student, qat = student.model_copy(update={"qat": None}), student.qat
+    qat, calibration = student.qat, student.calibration
+    student = student.model_copy(update={"qat": None, "calibration": Recipe.model_fields["calibration"].default})
     identity = _hash(student.fingerprint(), _file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
     run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text.replace(' ', '')}-{identity[:8]}")
     with run.locked():
@@ -84,11 +83,11 @@ def compress(
         _write_plan(run, stated)
         answers = _teacher_logits(run, teacher, student, data)
         trained = fit(student, run, data, teacher=answers, title="distil")
-        deployed = deploy(trained, data.train.features)
+        deployed = deploy(trained, data.train.features, calibration)
         if qat is not None:
             graph = quantization_aware(deployed, trained, qat, run, data)
             deployed = replace(deployed, **{f"{qat.precision}_graph": graph})
-        card = _card(student, qat, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
+        card = _card(student, qat, calibration, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
         write_graphs(deployed, trained, card, run.path)
         files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
         _judge(run, files, budget)
@@ -147,7 +146,14 @@ def _write_plan(run: Run, stated: dict[str, Any]) -> None:
 
 
 def _card(
-    student: Recipe, qat: Qat | None, teacher: Trained, budget: Budget, plan: Plan, data: Prepared, weights: str
+    student: Recipe,
+    qat: Qat | None,
+    calibration: str,
+    teacher: Trained,
+    budget: Budget,
+    plan: Plan,
+    data: Prepared,
+    weights: str,
 ) -> dict[str, Any]:
     assert student.data is not None
     return {
@@ -171,7 +177,7 @@ def _card(
                 "how": f"per-channel weights, {ranges} on training clips",
                 "qat_epochs": qat.epochs if qat and qat.precision == precision else 0,
             }
-            for precision, ranges in RANGES.items()
+            for precision, ranges in (("int8", METHODS[calibration].about), ("int16x8", METHODS["minmax"].about))
         },
     }
 

@@ -17,10 +17,10 @@ from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
 from tinyasc.training.recipe import Distill, Qat
 from tinyasc.training.run import Run, Trained
-from tinyasc_export.calibration import least_squares_ranges
+from tinyasc_export.calibration import activation_ranges
 from tinyasc_export.graph import Graph
 from tinyasc_export.qat import QuantizedModule, to_module
-from tinyasc_export.quantize import Ranges, calibrate, quantize_int8, quantize_int16x8
+from tinyasc_export.quantize import quantize_int8, quantize_int16x8
 
 # Ranges that the next epoch measures anew come from every such calibration clip; those that are kept, from all.
 RANGING_STEP = 4
@@ -42,6 +42,7 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
     torch.manual_seed(trained.recipe.training.seed)
     wide = settings.precision == "int16x8"
     ranges = deployed.ranges if wide else deployed.int8_ranges
+    method = "minmax" if wide else deployed.method
     quantized = to_module(deployed.float_graph, ranges, activation_bits=16 if wide else 8)
     module = _OnFeatures(quantized, deployed.scale, deployed.offset)
     training = trained.recipe.training.model_copy(
@@ -62,7 +63,7 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
         data,
         reference=trained.module,
         title=f"quantisation-aware {settings.precision}",
-        callbacks=[_Ranging(module.quantized, deployed.calibration, settings)],
+        callbacks=[_Ranging(module.quantized, deployed.calibration, settings, method)],
     )
     # Ranges are part of the state, so what was trained with is what is exported.
     module.load_state_dict(state)
@@ -89,20 +90,15 @@ class _OnFeatures(nn.Module):
 class _Ranging(Callback):
     """Measures the ranges anew before every epoch but the last few."""
 
-    def __init__(self, module: QuantizedModule, features: np.ndarray, settings: Qat) -> None:
-        self.module, self.features, self.settings = module, features, settings
+    def __init__(self, module: QuantizedModule, features: np.ndarray, settings: Qat, method: str) -> None:
+        self.module, self.features, self.settings, self.method = module, features, settings, method
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         measured = self.settings.epochs - self.settings.freeze_epochs
         if trainer.current_epoch < measured:
             kept = trainer.current_epoch == measured - 1
             features = self.features if kept else self.features[::RANGING_STEP]
-            self.module.set_ranges(_ranges(self.module.trained_graph(), features, self.settings.precision))
+            self.module.set_ranges(activation_ranges(self.method, self.module.trained_graph(), features))
         else:
             # After a resume the checkpoint's ranges are there, but not yet their scales.
             self.module.set_ranges(self.module.ranges())
-
-
-def _ranges(graph: Graph, features: np.ndarray, precision: str) -> Ranges:
-    ranges = calibrate(graph, features, batch_size=4)
-    return ranges if precision == "int16x8" else least_squares_ranges(graph, features, ranges)

@@ -107,7 +107,8 @@ class Recipe(_Part):
     """One recipe.
 
     In a student's recipe `front_end: null` and `data: null` take the teacher's. In a teacher's, `student` names the
-    recipe that `tinyasc compress` takes by default.
+    recipe that `tinyasc compress` takes by default. `calibration` is how int8 activation ranges are found on training
+    clips (`tinyasc_export.calibration`).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -118,6 +119,7 @@ class Recipe(_Part):
     augment: Augment = Field(default_factory=lambda: Augment.model_validate({}))
     distill: Distill | None = None
     qat: Qat | None = None
+    calibration: Literal["minmax", "percentile", "mse"] = "mse"
     student: str = "students/sepconv_ca"
 
     @property
@@ -140,8 +142,10 @@ class Recipe(_Part):
         return model
 
     def fingerprint(self) -> str:
-        """Eight characters that change when what is trained changes: not with the data's folder, nor `qat`."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"data": {"root"}, "qat": True}), sort_keys=True)
+        """Eight characters that change when what is trained does: not with the data's folder, nor its quantisation."""
+        text = json.dumps(
+            self.model_dump(mode="json", exclude={"data": {"root"}, "qat": True, "calibration": True}), sort_keys=True
+        )
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def to_yaml(self) -> str:
