@@ -131,7 +131,7 @@ def test_softmax_of_huge_logits_does_not_overflow():
 def test_a_front_end_that_does_not_fit_is_refused_with_both_shapes():
     longer = tiny.other_front_end(clip_samples=CLIP + 256)
     content = to_tflite(tiny.graph(), tiny.bundle(front_end=longer))
-    with pytest.raises(ModelFileError, match=r"12 mels x 15 frames.*12 x 16"):
+    with pytest.raises(ModelFileError, match=r"1 channels x 12 mels x 15 frames.*1 x 12 x 16"):
         Model(LiteRtBackend(content))
 
 
