@@ -56,9 +56,7 @@ def assert_twins(front_end: FrontEnd, samples: np.ndarray, dtype: torch.dtype, a
 )
 def test_twin_equals_numpy(options, mel_scale, per_band, dtype, atol):
     front_end = record(mel_scale=mel_scale, **options)
-    assert_twins(
-        normalized(front_end) if per_band else front_end, sounds(8000, stereo=front_end.stereo), dtype, atol
-    )
+    assert_twins(normalized(front_end) if per_band else front_end, sounds(8000, stereo=front_end.stereo), dtype, atol)
 
 
 @settings(max_examples=60, deadline=None)

@@ -135,6 +135,42 @@ def test_a_front_end_that_does_not_fit_is_refused_with_both_shapes():
         Model(LiteRtBackend(content))
 
 
+class Louder:
+    """Knows which side is louder: the logits are the mean levels of both sides."""
+
+    bundle = tiny.bundle(
+        labels=["left", "right"], front_end=tiny.other_front_end(stereo=True, band_scale=(), band_offset=())
+    )
+    n_classes = 2
+
+    def __init__(self):
+        self.input_shape = (2, tiny.FRONT_END.n_mels, tiny.FRONT_END.n_frames())
+
+    def logits(self, features):
+        assert features.shape == self.input_shape
+        return features.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("length", "rate"), [(CLIP // 2, None), (CLIP, None), (3 * CLIP, None), (2 * CLIP, 2 * tiny.RATE)]
+)
+@pytest.mark.parametrize("tta", [1, 4])
+def test_a_stereo_model_tells_the_sides_apart(length, rate, tta):
+    model = Model(Louder())
+    noise = np.random.default_rng(0).normal(0, 0.1, length)
+    for gains, label in (((1, 0.1), "left"), ((0.1, 1), "right")):
+        prediction = model.predict(np.stack([g * noise for g in gains]), rate, tta=tta)
+        assert prediction.top(1)[0][0] == label and prediction.top(1)[0][1] > 0.9
+
+
+@pytest.mark.parametrize("shape", [(CLIP,), (1, CLIP), (CLIP, 2), (3, CLIP)])
+def test_a_stereo_model_refuses_other_channels(shape):
+    with pytest.raises(InputError, match=r"left and right.*\(2, samples\)"):
+        Model(Louder()).predict(np.zeros(shape))
+    with pytest.raises(InputError, match="no samples"):
+        Model(Louder()).predict(np.zeros((2, 0)))
+
+
 def test_labels_that_do_not_fit_are_refused_with_both_counts():
     content = to_tflite(tiny.graph(), tiny.bundle(labels=["a", "b"]))
     with pytest.raises(ModelFileError, match=r"3 logits.*2 labels"):

@@ -59,7 +59,8 @@ def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
 
     Args:
         trained: the student.
-        calibration: (clips, channels, bands, frames) training features; at most `CALIBRATION_CLIPS`, evenly taken, are used.
+        calibration: (clips, channels, bands, frames) training features; at most `CALIBRATION_CLIPS`, evenly taken, are
+            used.
 
     Raises:
         CaptureError: an operator that the deployed graph lacks.

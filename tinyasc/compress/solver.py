@@ -54,9 +54,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
     def cost(steps: int) -> Plan:
         options = recipe.model_options | {option: steps * step}
         channels = front_end.channels
-        module = build(
-            recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, in_channels=channels, **options
-        )
+        module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, in_channels=channels, **options)
         check_input(module, recipe.family, shape=front_end.shape)
         graph, _, _ = lower(capture(module, (1, *front_end.shape)))
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))

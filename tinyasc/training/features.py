@@ -158,6 +158,9 @@ class _Batches(Dataset[dict[str, Tensor]]):
 def loader(
     part: Part, batch_size: int, *, seed: int | None, teacher: np.ndarray | None = None
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of features (batch, channels, bands, frames), label (batch,) and teacher (batch, K); without a seed in order."""
+    """Batches of features (batch, channels, bands, frames), label (batch,) and teacher (batch, K).
+
+    Without a seed in order.
+    """
     sampler = BatchesByEpoch(len(part.labels), batch_size, seed)
     return DataLoader(_Batches(part, teacher), sampler=sampler, batch_size=None)
