@@ -248,7 +248,7 @@ def log_mel(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     maps = np.stack([_mel_power(side, front_end) for side in np.atleast_2d(samples)])
     if front_end.log:
         maps = 10 * np.log10(np.maximum(maps, front_end.amin))
-    return np.concatenate(with_deltas(maps, front_end.deltas)).astype(np.float32)
+    return np.concatenate(with_deltas(maps, front_end.deltas), dtype=np.float32)
 
 
 def features(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
@@ -282,7 +282,7 @@ def with_deltas(maps: Array, order: int) -> list[Array]:
 
 def _mel_power(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """Mel power of one side's samples. (n_mels, frames) float64."""
-    taper, bands = _plan(front_end.without_normalization())
+    taper, bands = _plan(front_end)
     signal = samples.astype(np.float64)
     if front_end.pre_emphasis:
         signal[1:] -= front_end.pre_emphasis * signal[:-1]
