@@ -230,9 +230,11 @@ def test_silence_is_the_floor():
     assert (log_mel(np.zeros(BASE.clip_samples, np.float32), BASE) == -100).all()
 
 
-def test_without_centring_a_stretch_of_the_clip_gives_a_stretch_of_the_frames(rng):
-    samples = rng.standard_normal(BASE.clip_samples)
-    whole, part = log_mel(samples, BASE), log_mel(samples[3 * BASE.hop_length :], BASE)
+@pytest.mark.parametrize("options", [{}, {"deltas": 2}, {"deltas": 1, "stereo": True, "log": False}], ids=str)
+def test_without_centring_a_stretch_of_the_clip_gives_a_stretch_of_the_frames(options, rng):
+    front_end = dataclasses.replace(BASE, **options)
+    samples = clip(front_end, rng)
+    whole, part = log_mel(samples, front_end), log_mel(samples[..., 3 * BASE.hop_length :], front_end)
     np.testing.assert_array_equal(whole[..., 3:], part)
 
 
@@ -401,7 +403,7 @@ def test_a_damaged_record_is_refused(damage):
         FrontEnd.from_dict(BASE.to_dict() | damage, where="m.tflite")
 
 
-# As tinyasc 0.1 wrote it into its model files.
+# As model files held it before pre_emphasis, stereo, log and deltas.
 OLD_RECORD = (
     '{"sample_rate": 16000, "clip_samples": 80000, "n_fft": 1024, "win_length": 1024, "hop_length": 640, '
     '"window": "hann", "center": false, "n_mels": 2, "fmin": 50.0, "fmax": null, "mel_scale": "slaney", '

@@ -20,7 +20,7 @@ from tinyasc.errors import InputError, ModelFileError
 WINDOWS = ("hann", "hamming")
 MEL_SCALES = ("slaney", "htk")
 ARITHMETICS = ("reference",)
-# Records of tinyasc 0.1 lack these fields; they mean their defaults.
+# Older records lack these fields; they mean their defaults.
 ADDED_FIELDS = ("pre_emphasis", "stereo", "log", "deltas")
 # Frames of context that one order of deltas takes, half on either side.
 DELTA_FRAMES = 4
@@ -51,7 +51,8 @@ class FrontEnd:
         band_scale: factor on every channel's bands, channels * n_mels values, channel after channel; empty means 1.
         band_offset: addition after the factor, in the same order; empty means 0.
         arithmetic: "reference" (float64, numpy's FFT).
-        pre_emphasis: a in y[t] = x[t] - a * x[t-1], over the whole clip, with silence before it; 0 is none.
+        pre_emphasis: a in y[t] = x[t] - a * x[t-1], over the whole clip, with silence before it; 0 is none. A stream
+            has to keep one sample for it.
         stereo: keep left and right apart, in place of their mean.
         log: dB; otherwise the mel power as it is.
         deltas: 1 adds each channel's deltas, 2 its delta-deltas too: over two frames either side, of valid frames

@@ -22,9 +22,9 @@ from tinyasc.frontend import FrontEnd, fit_length
 from tinyasc.frontend_torch import LogMel
 from tinyasc.infer.runner import load, softmax
 from tinyasc.models import FAMILIES, Family, build
-from tinyasc.training.features import Part
+from tinyasc.training.features import Part, prepare
 from tinyasc.training.fit import _gain_scale, logits
-from tinyasc.training.recipe import Recipe
+from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.run import Run, Trained
 
 SMALL = FrontEnd(
@@ -197,6 +197,21 @@ def test_a_mono_clip_is_refused_by_a_stereo_model(student, tmp_path):
     soundfile.write(file, np.zeros(8000), 16000)
     result = tinyasc("infer", "--model", student / "model-int8.tflite", file, code=2)
     assert f"{file}: stereo is wanted and its channels are 1" in result.stderr
+
+
+def test_every_channel_is_normalized_by_its_own_training_clips(place, monkeypatch):
+    monkeypatch.chdir(place)
+    recipe = load_recipe("teacher.yaml")
+    data = prepare(recipe.data, recipe.front_end.record())
+    assert data.train.features.shape[1:] == data.front_end.shape == (6, 32, 22)
+    np.testing.assert_allclose(data.train.features.mean(axis=(0, 3)), 0, atol=1e-3)
+    np.testing.assert_allclose(data.train.features.std(axis=(0, 3)), 1, atol=1e-3)
+
+
+def test_bands_without_an_fft_bin_are_one_clear_line(place, monkeypatch):
+    monkeypatch.chdir(place)
+    result = tinyasc("train", "teacher.yaml", "--set", "front_end.n_mels=200", code=2)
+    assert "mel bands hold no FFT bin" in result.stderr.splitlines()[-1]
 
 
 def test_a_gain_in_db_needs_a_log(place, monkeypatch):

@@ -6,11 +6,12 @@ import pytest
 import tiny_models as tiny
 
 from tinyasc.errors import InputError, ModelFileError
-from tinyasc.frontend import fit_length
+from tinyasc.frontend import ADDED_FIELDS, fit_length
 from tinyasc.infer.backends.litert_backend import LiteRtBackend
 from tinyasc.infer.find import newest_model
 from tinyasc.infer.runner import Model, load, softmax, windows
 from tinyasc.infer.tta import copies
+from tinyasc_export.bundle import Bundle
 from tinyasc_export.tflite import to_tflite
 
 CLIP = tiny.FRONT_END.clip_samples
@@ -131,8 +132,18 @@ def test_softmax_of_huge_logits_does_not_overflow():
 def test_a_front_end_that_does_not_fit_is_refused_with_both_shapes():
     longer = tiny.other_front_end(clip_samples=CLIP + 256)
     content = to_tflite(tiny.graph(), tiny.bundle(front_end=longer))
-    with pytest.raises(ModelFileError, match=r"1 channels x 12 mels x 15 frames.*1 x 12 x 16"):
+    with pytest.raises(ModelFileError, match=r"takes 1 x 12 x 15 \(channels x mels x frames\).*gives 1 x 12 x 16"):
         Model(LiteRtBackend(content))
+
+
+def test_a_file_of_an_older_version_answers_as_before():
+    """Its front-end record lacks the fields that came later."""
+    old = {k: v for k, v in tiny.FRONT_END.to_dict().items() if k not in ADDED_FIELDS}
+    content = to_tflite(tiny.graph(), Bundle(tiny.LABELS, old, {}))
+    clip = tiny.tone("middle")
+    np.testing.assert_allclose(
+        Model(LiteRtBackend(content)).predict(clip).probabilities, tiny.expected(clip), atol=1e-5
+    )
 
 
 class Louder:

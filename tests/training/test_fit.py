@@ -239,7 +239,9 @@ def test_every_epoch_sees_every_clip_once_in_an_order_of_its_own():
 
 
 def test_teacher_logits_follow_their_clips():
-    part = Part(np.arange(10, dtype=np.float32)[:, None, None, None] * np.ones((10, 1, 2, 2), np.float32), np.arange(10))
+    part = Part(
+        np.arange(10, dtype=np.float32)[:, None, None, None] * np.ones((10, 1, 2, 2), np.float32), np.arange(10)
+    )
     teacher = np.arange(10, dtype=np.float32)[:, None]
     for batch in loader(part, 4, seed=0, teacher=teacher):
         assert torch.equal(batch["features"][:, 0, 0, 0], batch["teacher"][:, 0])

@@ -61,8 +61,8 @@ class Model:
         wants, gives = backend.input_shape, self.front_end.shape
         if wants != gives:
             raise ModelFileError(
-                f"{where}: the model takes {wants[0]} channels x {wants[1]} mels x {wants[2]} frames, its own front "
-                f"end gives {gives[0]} x {gives[1]} x {gives[2]}; export the model again"
+                f"{where}: the model takes {_x(wants)} (channels x mels x frames), its own front end gives "
+                f"{_x(gives)}; export the model again"
             )
         if len(self.labels) != backend.n_classes:
             raise ModelFileError(
@@ -162,6 +162,10 @@ def load(path: Path | str, *, exact: bool = False) -> Model:
 
         return Model(OnnxBackend(path), str(path))
     raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
