@@ -74,6 +74,26 @@ def test_channels_are_averaged(tmp_path, rng, channels):
     np.testing.assert_allclose(read_audio(tmp_path / "x.wav", RATE), many.mean(axis=1), atol=1e-6)
 
 
+def test_stereo_keeps_left_and_right_apart(tmp_path):
+    left, right = tone(440, RATE), 0.3 * tone(1000, RATE)
+    soundfile.write(tmp_path / "x.wav", np.stack([left, right], axis=1), RATE, subtype="FLOAT")
+    samples = read_audio(tmp_path / "x.wav", RATE, stereo=True)
+    assert samples.dtype == np.float32 and samples.flags.c_contiguous
+    np.testing.assert_allclose(samples, [left, right], atol=1e-7)
+    # Resampled, each side is what it would be alone.
+    soundfile.write(tmp_path / "right.wav", right, RATE, subtype="FLOAT")
+    other = read_audio(tmp_path / "x.wav", RATE // 2, stereo=True)
+    np.testing.assert_allclose(other[1], read_audio(tmp_path / "right.wav", RATE // 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_stereo_of_other_channels_is_refused(tmp_path, channels):
+    soundfile.write(tmp_path / "x.wav", np.zeros((10, channels)), RATE)
+    with pytest.raises(InputError, match=f"stereo is wanted and its channels are {channels}; give a stereo") as caught:
+        read_audio(tmp_path / "x.wav", RATE, stereo=True)
+    assert str(tmp_path / "x.wav") in str(caught.value)
+
+
 def test_the_mean_of_huge_channels_does_not_overflow(tmp_path):
     soundfile.write(tmp_path / "x.wav", np.full((10, 2), 3e38, np.float32), RATE, subtype="FLOAT")
     np.testing.assert_allclose(read_audio(tmp_path / "x.wav", RATE), 3e38, rtol=1e-6)

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from tinyasc.errors import InputError, ModelFileError
-from tinyasc.frontend import FrontEnd, features, fit_length, log_mel, mel_filterbank, normalize
+from tinyasc.frontend import ADDED_FIELDS, FrontEnd, features, fit_length, log_mel, mel_filterbank, normalize
+from tinyasc.training.recipe import FrontEndPart
 
 BASE = FrontEnd()
 
@@ -35,7 +39,17 @@ RECORDS = [
     ),
     FrontEnd(sample_rate=32000, clip_samples=32000, n_fft=999, win_length=777, hop_length=333, n_mels=32),
     FrontEnd(sample_rate=32000, clip_samples=4096, n_fft=4096, win_length=4096, hop_length=4096),
+    FrontEnd(pre_emphasis=0.97),
+    FrontEnd(pre_emphasis=0.97, center=True, log=False),
+    FrontEnd(stereo=True),
+    FrontEnd(log=False),
+    FrontEnd(deltas=1),
+    FrontEnd(deltas=2, center=True, mel_scale="htk"),
+    FrontEnd(deltas=2, stereo=True, clip_samples=2048 + 8 * 1024),  # one frame
+    FrontEnd(deltas=1, log=False, stereo=True, window="hamming", win_length=1764, pre_emphasis=0.95),
 ]
+DB_TOLERANCE = 1e-4
+POWER_TOLERANCE = 1e-6  # of the channel's largest value
 
 
 def changes(front_end: FrontEnd) -> str:
@@ -45,37 +59,156 @@ def changes(front_end: FrontEnd) -> str:
 
 def clip(front_end: FrontEnd, rng: np.random.Generator) -> np.ndarray:
     """Noise that falls with frequency, a tone, and a silent stretch: from loud bands to the log's floor."""
-    samples = 0.1 * np.cumsum(rng.standard_normal(front_end.clip_samples)) / 30
-    samples += 0.3 * np.sin(2 * np.pi * 0.07 * np.arange(len(samples)))
-    samples[len(samples) // 2 : len(samples) * 3 // 4] = 0
-    return samples.astype(np.float32)
+    samples = 0.1 * np.cumsum(rng.standard_normal((front_end.sides, front_end.clip_samples)), axis=1) / 30
+    samples += 0.3 * np.sin(2 * np.pi * 0.07 * np.arange(front_end.clip_samples))
+    samples[:, front_end.clip_samples // 2 : front_end.clip_samples * 3 // 4] = 0
+    return (samples if front_end.stereo else samples[0]).astype(np.float32)
+
+
+def by_librosa(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """The same maps from librosa alone; of its deltas the frames that its edges do not touch."""
+    librosa = pytest.importorskip("librosa")
+    maps = []
+    for side in np.atleast_2d(samples).astype(np.float64):
+        power = librosa.feature.melspectrogram(
+            y=librosa.effects.preemphasis(side, coef=front_end.pre_emphasis, zi=[0.0]),
+            sr=front_end.sample_rate,
+            n_fft=front_end.n_fft,
+            hop_length=front_end.hop_length,
+            win_length=front_end.win_length,
+            window=front_end.window,
+            center=front_end.center,
+            pad_mode="constant",
+            n_mels=front_end.n_mels,
+            fmin=front_end.fmin,
+            fmax=front_end.fmax,
+            htk=front_end.mel_scale == "htk",
+            norm="slaney" if front_end.mel_scale == "slaney" else None,
+            dtype=np.float64,
+        )
+        maps.append(librosa.power_to_db(power, ref=1.0, amin=front_end.amin, top_db=None) if front_end.log else power)
+    orders = [np.stack(maps)]
+    for _ in range(front_end.deltas):
+        orders.append(librosa.feature.delta(orders[-1], width=5)[..., 2:-2])
+        orders[:-1] = [x[..., 2:-2] for x in orders[:-1]]
+    return np.concatenate(orders)
 
 
 @pytest.mark.parametrize("front_end", RECORDS, ids=changes)
 def test_equals_librosa(front_end, rng):
-    librosa = pytest.importorskip("librosa")
     samples = clip(front_end, rng)
-    power = librosa.feature.melspectrogram(
-        y=samples.astype(np.float64),
-        sr=front_end.sample_rate,
-        n_fft=front_end.n_fft,
-        hop_length=front_end.hop_length,
-        win_length=front_end.win_length,
-        window=front_end.window,
-        center=front_end.center,
-        pad_mode="constant",
-        n_mels=front_end.n_mels,
-        fmin=front_end.fmin,
-        fmax=front_end.fmax,
-        htk=front_end.mel_scale == "htk",
-        norm="slaney" if front_end.mel_scale == "slaney" else None,
-        dtype=np.float64,
-    )
-    wanted = librosa.power_to_db(power, ref=1.0, amin=front_end.amin, top_db=None)
+    wanted = by_librosa(samples, front_end)
     mel = log_mel(samples, front_end)
     assert mel.dtype == np.float32
-    assert mel.shape == wanted.shape == (front_end.n_mels, front_end.n_frames())
-    assert np.abs(mel - wanted).max() <= 1e-4
+    assert mel.shape == wanted.shape == front_end.shape
+    for got, expected in zip(mel, wanted, strict=True):
+        tolerance = DB_TOLERANCE if front_end.log else POWER_TOLERANCE * np.abs(expected).max()
+        assert np.abs(got - expected).max() <= tolerance
+
+
+# The front ends of published systems: what their papers say of rate, frames and channels.
+SECONDS_10 = {"sample_rate": 44100, "clip_seconds": 10.0}
+PUBLISHED = {
+    "S1": (SECONDS_10 | {"window": "hamming", "hop_length": 2048 - 672, "n_mels": 64}, (1, 64, 320)),
+    "S2": (
+        {
+            "sample_rate": 44100,
+            "clip_seconds": 5.0,
+            "win_length": 44100 * 40 // 1000,
+            "hop_length": 44100 * 20 // 1000,
+            "center": True,
+            "pre_emphasis": 0.97,
+            "window": "hamming",
+            "log": False,
+            "n_mels": 256,
+        },
+        (1, 256, 251),
+    ),
+    "S3 mono, 44.1 kHz": (
+        SECONDS_10 | {"n_mels": 128, "mel_scale": "htk", "center": True, "deltas": 2},
+        (3, 128, 423),
+    ),
+    "S3 stereo, 48 kHz": (
+        {
+            "sample_rate": 48000,
+            "clip_seconds": 10.0,
+            "n_mels": 128,
+            "mel_scale": "htk",
+            "center": True,
+            "deltas": 2,
+            "stereo": True,
+        },
+        (6, 128, 461),
+    ),
+    "S3 without deltas, 48 kHz": (
+        {"sample_rate": 48000, "clip_seconds": 10.0, "n_mels": 128, "mel_scale": "htk", "center": True},
+        (1, 128, 469),
+    ),
+    "S4": ({"sample_rate": 44100, "clip_seconds": 1.0, "n_mels": 256, "center": True}, (1, 256, 44)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_front_ends_of_published_systems(name, rng):
+    options, shape = PUBLISHED[name]
+    front_end = FrontEndPart.model_validate(options).record()
+    assert front_end.shape == shape
+    samples = clip(front_end, rng)
+    maps = features(samples, front_end)
+    assert maps.shape == shape
+    np.testing.assert_allclose(
+        maps, by_librosa(samples, front_end), rtol=1e-5, atol=DB_TOLERANCE if front_end.log else 1e-9 * maps.max()
+    )
+
+
+def test_deltas_are_those_of_the_definition(rng):
+    """d[t] = sum over n = 1, 2 of n (x[t+n] - x[t-n]) / 10, written out; valid frames only, and once more."""
+
+    def delta(x: np.ndarray) -> np.ndarray:
+        frames = range(2, x.shape[-1] - 2)
+        return np.stack([sum(n * (x[..., t + n] - x[..., t - n]) for n in (1, 2)) / 10 for t in frames], axis=-1)
+
+    front_end = dataclasses.replace(BASE, deltas=2, stereo=True)
+    samples = clip(front_end, rng)
+    plain = log_mel(samples, dataclasses.replace(front_end, deltas=0)).astype(np.float64)
+    first = delta(plain)
+    wanted = np.concatenate([plain[..., 4:-4], first[..., 2:-2], delta(first)])
+    np.testing.assert_allclose(log_mel(samples, front_end), wanted, atol=1e-4)
+
+
+def test_a_steady_rise_has_a_steady_delta():
+    """A tone that grows by 1 dB a frame: delta 1, delta-delta 0, in the tone's band."""
+    front_end = dataclasses.replace(BASE, deltas=2)
+    n = np.arange(front_end.clip_samples)
+    samples = 1e-4 * 10 ** (n / front_end.hop_length / 20) * np.sin(2 * np.pi * 1000 * n / front_end.sample_rate)
+    plain, first, second = log_mel(samples, front_end)
+    band = plain.mean(axis=1).argmax()
+    np.testing.assert_allclose(first[band], 1, atol=1e-2)
+    np.testing.assert_allclose(second[band], 0, atol=1e-2)
+
+
+def test_left_and_right_are_kept_apart(rng):
+    front_end = dataclasses.replace(BASE, stereo=True)
+    left, right = rng.standard_normal((2, BASE.clip_samples))
+    both = log_mel(np.stack([left, right]), front_end)
+    np.testing.assert_array_equal(both, np.concatenate([log_mel(left, BASE), log_mel(right, BASE)]))
+
+
+def test_pre_emphasis_weighs_by_its_frequency_response(rng):
+    """|1 - a exp(-jw)|^2 in power: a tone at the first quarter of the spectrum gains 10 log10(1 + a^2 - 2 a cos w)."""
+    front_end = dataclasses.replace(BASE, pre_emphasis=0.97)
+    tone = np.sin(2 * np.pi * 4000 * np.arange(BASE.clip_samples) / BASE.sample_rate)
+    plain, weighed = log_mel(tone, BASE)[0], log_mel(tone, front_end)[0]
+    band = plain.mean(axis=1).argmax()
+    wanted = 10 * np.log10(1 + 0.97**2 - 2 * 0.97 * np.cos(2 * np.pi * 4000 / BASE.sample_rate))
+    np.testing.assert_allclose((weighed - plain)[band, 1:], wanted, atol=1e-2)
+
+
+def test_power_is_the_log_undone(rng):
+    samples = rng.standard_normal(BASE.clip_samples)
+    power = log_mel(samples, dataclasses.replace(BASE, log=False))
+    np.testing.assert_allclose(10 * np.log10(power), log_mel(samples, BASE), atol=1e-4)
+    assert not log_mel(np.zeros(BASE.clip_samples), dataclasses.replace(BASE, log=False)).any()
 
 
 @pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
@@ -83,7 +216,7 @@ def test_equals_librosa(front_end, rng):
 def test_a_tone_peaks_in_its_band(mel_scale, hz):
     front_end = dataclasses.replace(BASE, mel_scale=mel_scale)
     samples = 0.5 * np.sin(2 * np.pi * hz * np.arange(front_end.clip_samples) / front_end.sample_rate)
-    mel = log_mel(samples, front_end).mean(axis=1)
+    mel = log_mel(samples, front_end)[0].mean(axis=1)
     nearest_bin = round(hz * front_end.n_fft / front_end.sample_rate)
     assert mel.argmax() == mel_filterbank(front_end)[:, nearest_bin].argmax()
 
@@ -97,10 +230,12 @@ def test_silence_is_the_floor():
     assert (log_mel(np.zeros(BASE.clip_samples, np.float32), BASE) == -100).all()
 
 
-def test_without_centring_a_stretch_of_the_clip_gives_a_stretch_of_the_frames(rng):
-    samples = rng.standard_normal(BASE.clip_samples)
-    whole, part = log_mel(samples, BASE), log_mel(samples[3 * BASE.hop_length :], BASE)
-    np.testing.assert_array_equal(whole[:, 3:], part)
+@pytest.mark.parametrize("options", [{}, {"deltas": 2}, {"deltas": 1, "stereo": True, "log": False}], ids=str)
+def test_without_centring_a_stretch_of_the_clip_gives_a_stretch_of_the_frames(options, rng):
+    front_end = dataclasses.replace(BASE, **options)
+    samples = clip(front_end, rng)
+    whole, part = log_mel(samples, front_end), log_mel(samples[..., 3 * BASE.hop_length :], front_end)
+    np.testing.assert_array_equal(whole[..., 3:], part)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
@@ -121,7 +256,7 @@ def test_band_normalization(rng):
 
 
 def test_normalizations_append(rng):
-    mel = rng.uniform(-100, 0, (3, BASE.n_mels, 7)).astype(np.float32)
+    mel = rng.uniform(-100, 0, (3, 1, BASE.n_mels, 7)).astype(np.float32)
     pairs = [(rng.uniform(0.5, 2, BASE.n_mels), rng.uniform(-5, 5, BASE.n_mels)) for _ in range(2)]
     both = BASE.with_normalization(*pairs[0]).with_normalization(*pairs[1])
     wanted = mel
@@ -132,10 +267,23 @@ def test_normalizations_append(rng):
 
 def test_normalization_by_mean_and_deviation_gives_zero_and_one(rng):
     mel = log_mel(rng.standard_normal(BASE.clip_samples), BASE)
-    mean, deviation = mel.mean(axis=1), mel.std(axis=1)
+    mean, deviation = mel.mean(axis=2), mel.std(axis=2)
     normal = normalize(mel, BASE.with_normalization(1 / deviation, -mean / deviation))
-    np.testing.assert_allclose(normal.mean(axis=1), 0, atol=1e-4)
-    np.testing.assert_allclose(normal.std(axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(normal.mean(axis=2), 0, atol=1e-4)
+    np.testing.assert_allclose(normal.std(axis=2), 1, atol=1e-4)
+
+
+def test_every_channel_has_its_own_normalization(rng):
+    """(channels, n_mels) for each its own, (n_mels,) for all alike; both append."""
+    front_end = dataclasses.replace(BASE, deltas=2)
+    samples = rng.standard_normal(BASE.clip_samples)
+    scale, offset = rng.uniform(0.5, 2, (3, BASE.n_mels)), rng.uniform(-5, 5, (3, BASE.n_mels))
+    again, more = rng.uniform(0.5, 2, BASE.n_mels), rng.uniform(-5, 5, BASE.n_mels)
+    normal = front_end.with_normalization(scale, offset).with_normalization(again, more)
+    assert len(normal.band_scale) == len(normal.band_offset) == 3 * BASE.n_mels
+    wanted = (log_mel(samples, front_end) * scale[..., None] + offset[..., None]) * again[:, None] + more[:, None]
+    np.testing.assert_allclose(features(samples, normal), wanted, atol=1e-3)
+    assert normal.without_normalization() == front_end
 
 
 @pytest.mark.parametrize(
@@ -158,6 +306,11 @@ def test_normalization_by_mean_and_deviation_gives_zero_and_one(rng):
         ("amin", 0.0, "amin"),
         ("band_scale", (1.0,), "band_scale"),
         ("band_offset", (1.0, 2.0), "band_offset"),
+        ("pre_emphasis", 1.0, "pre_emphasis"),
+        ("pre_emphasis", -0.1, "pre_emphasis"),
+        ("pre_emphasis", float("nan"), "pre_emphasis"),
+        ("deltas", 3, "deltas"),
+        ("deltas", -1, "deltas"),
     ],
 )
 def test_bad_records_are_refused(field, value, words):
@@ -171,6 +324,49 @@ def test_samples_of_the_wrong_shape_are_refused():
         log_mel(np.zeros((2, BASE.clip_samples)), BASE)
     with pytest.raises(InputError, match="fewer than one frame"):
         log_mel(np.zeros(BASE.n_fft - 1), BASE)
+    stereo = dataclasses.replace(BASE, stereo=True)
+    for shape in ((BASE.clip_samples,), (1, BASE.clip_samples), (3, BASE.clip_samples), (BASE.clip_samples, 2)):
+        with pytest.raises(InputError, match="left and right"):
+            log_mel(np.zeros(shape), stereo)
+    with pytest.raises(InputError, match=r"fewer than one frame of features takes \(10240\)"):
+        log_mel(np.zeros(10239), dataclasses.replace(BASE, deltas=2))
+    assert log_mel(np.zeros(10240), dataclasses.replace(BASE, deltas=2)).shape == (3, 64, 1)
+
+
+def test_a_clip_too_short_for_its_deltas_is_refused():
+    with pytest.raises(InputError, match="takes 10240 samples, got 10239"):
+        dataclasses.replace(BASE, deltas=2, clip_samples=10239)
+
+
+def test_bands_without_an_fft_bin_are_refused():
+    with pytest.raises(InputError, match=r"12 of 256 mel bands hold no FFT bin.*band 0.*lower n_mels, or raise n_fft"):
+        FrontEnd(mel_scale="htk", n_mels=256, n_fft=1024, win_length=1024)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from((8000, 16000, 22050, 44100, 48000)),
+    st.sampled_from((256, 400, 511, 1024, 2048)),
+    st.integers(1, 256),
+    st.sampled_from((0.0, 20.0, 50.0, 300.0)),
+    st.sampled_from((None, 3000.0)),
+    st.booleans(),
+)
+def test_refused_are_the_records_of_which_librosa_has_empty_filters(rate, n_fft, n_mels, fmin, fmax, htk):
+    librosa = pytest.importorskip("librosa")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # librosa's own, of the empty filters
+        heights = librosa.filters.mel(
+            sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=None, dtype=np.float64
+        ).max(axis=1)
+    assume(not ((heights > 0) & (heights < 1e-5)).any())  # a corner on a bin, but for rounding
+    options = {"n_fft": n_fft, "win_length": n_fft, "n_mels": n_mels, "fmin": fmin, "fmax": fmax}
+    options |= {"sample_rate": rate, "mel_scale": "htk" if htk else "slaney"}
+    if (heights == 0).any():
+        with pytest.raises(InputError, match=f"{(heights == 0).sum()} of {n_mels} mel bands hold no FFT bin"):
+            FrontEnd(**options)
+    else:
+        FrontEnd(**options)
 
 
 @pytest.mark.parametrize("front_end", [*RECORDS, BASE.with_normalization(np.ones(64), np.arange(64) / 3)], ids=changes)
@@ -194,6 +390,11 @@ def test_the_record_survives_json(front_end):
         {"n_fft": 1024.0},
         {"band_scale": [float("nan")] * 64},
         {"dither": 1},
+        {"stereo": 1},
+        {"log": "yes"},
+        {"deltas": 2.0},
+        {"deltas": 5},
+        {"pre_emphasis": "0.97"},
     ],
     ids=str,
 )
@@ -202,7 +403,21 @@ def test_a_damaged_record_is_refused(damage):
         FrontEnd.from_dict(BASE.to_dict() | damage, where="m.tflite")
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(FrontEnd)])
+# As model files held it before pre_emphasis, stereo, log and deltas.
+OLD_RECORD = (
+    '{"sample_rate": 16000, "clip_samples": 80000, "n_fft": 1024, "win_length": 1024, "hop_length": 640, '
+    '"window": "hann", "center": false, "n_mels": 2, "fmin": 50.0, "fmax": null, "mel_scale": "slaney", '
+    '"amin": 1e-10, "band_scale": [0.1, 0.2], "band_offset": [1.0, 2.0], "arithmetic": "reference"}'
+)
+
+
+def test_an_old_record_means_what_it_meant():
+    old = FrontEnd.from_dict(json.loads(OLD_RECORD))
+    assert (old.pre_emphasis, old.stereo, old.log, old.deltas) == (0.0, False, True, 0)
+    assert old.shape == (1, 2, 124) and old.band_scale == (0.1, 0.2)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(FrontEnd) if f.name not in ADDED_FIELDS])
 def test_a_missing_field_is_named(field):
     values = BASE.to_dict()
     del values[field]
@@ -218,10 +433,12 @@ def test_fit_length():
     assert fit_length(np.zeros(0), 3).shape == (3,)
 
 
+@pytest.mark.parametrize("deltas", [0, 1, 2])
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("extra", [0, 1, 1023, 1024, 5000])
-def test_n_frames_is_what_comes_out(center, extra):
-    front_end = dataclasses.replace(BASE, center=center)
-    n = BASE.n_fft + extra
-    assert log_mel(np.zeros(n), front_end).shape[1] == front_end.n_frames(n)
-    assert front_end.n_frames(0) == (1 if center else 0)
+def test_n_frames_is_what_comes_out(center, extra, deltas):
+    front_end = dataclasses.replace(BASE, center=center, deltas=deltas)
+    n = front_end.least_samples + extra
+    assert log_mel(np.zeros(n), front_end).shape[2] == front_end.n_frames(n) == 1 + extra // 1024
+    assert front_end.n_frames(front_end.least_samples - 1) == 0
+    assert dataclasses.replace(BASE, center=center).n_frames(0) == (1 if center else 0)

@@ -1,4 +1,4 @@
-"""Reading audio files: any rate, any channel count, any sample width in; mono float32 at one rate out.
+"""Reading audio files: any rate, any channel count, any sample width in; mono or stereo float32 at one rate out.
 
 What can be handled rightly is handled (stereo, other rates, silence, streamed WAV headers). What cannot is
 refused in one line. libsndfile quietly returns fewer frames than a cut-off WAV promises, so RIFF headers are
@@ -45,27 +45,35 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def read_audio(path: str | Path, sample_rate: int) -> np.ndarray:
-    """Reads one file as mono samples at `sample_rate`.
+def read_audio(path: str | Path, sample_rate: int, *, stereo: bool = False) -> np.ndarray:
+    """Reads one file as mono or stereo samples at `sample_rate`.
 
     Args:
         path: a WAV, FLAC, Ogg, MP3 or other file that libsndfile opens.
         sample_rate: the wanted rate in Hz; soxr ("HQ") resamples when the file's rate differs.
+        stereo: keep left and right apart.
 
     Returns:
-        (samples,) float32, the mean of the channels, nominally in -1..1.
+        (samples,) float32, the mean of the channels, nominally in -1..1; in stereo (2, samples).
 
     Raises:
         InputError: the file is missing, unreadable, not audio, damaged, cut off or empty, or holds NaN or
-            infinity.
+            infinity; or stereo is wanted of another number of channels.
     """
     samples, file_rate = _decode(path)
     _refuse_non_finite(path, samples, file_rate)
-    # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+    if stereo and samples.shape[1] != 2:
+        raise InputError(
+            f"{path}: stereo is wanted and its channels are {samples.shape[1]}; give a stereo recording, or take a "
+            "mono front end"
+        )
+    if not stereo:
+        # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
+        mono = samples.shape[1] == 1
+        samples = samples[:, 0] if mono else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
     if file_rate != sample_rate:
-        mono = _resample(path, mono, file_rate, sample_rate)
-    return np.ascontiguousarray(mono)
+        samples = _resample(path, samples, file_rate, sample_rate)
+    return np.ascontiguousarray(samples.T)
 
 
 def read_info(path: str | Path) -> AudioInfo:
@@ -186,12 +194,12 @@ def _refuse_non_finite(path: str | Path, samples: np.ndarray, rate: int) -> None
     )
 
 
-def _resample(path: str | Path, mono: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+def _resample(path: str | Path, samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     # Imported here: files at the right rate, the usual case on a device, do without it.
     import soxr
 
     try:
-        return soxr.resample(mono, from_rate, to_rate, quality="HQ")
+        return soxr.resample(samples, from_rate, to_rate, quality="HQ")
     except (ValueError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})") from None
 

@@ -2,6 +2,8 @@
 
 The record travels inside the model file, so the features of training, of `tinyasc infer` and of firmware have one
 definition. `reference` arithmetic computes in float64 with numpy's FFT and agrees with librosa to 1e-4 dB.
+
+Features are always (channels, n_mels, frames): one channel for a plain log-mel, more with deltas or in stereo.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +20,20 @@ from tinyasc.errors import InputError, ModelFileError
 WINDOWS = ("hann", "hamming")
 MEL_SCALES = ("slaney", "htk")
 ARITHMETICS = ("reference",)
+# Older records lack these fields; they mean their defaults.
+ADDED_FIELDS = ("pre_emphasis", "stereo", "log", "deltas")
+# Frames of context that one order of deltas takes, half on either side.
+DELTA_FRAMES = 4
+
+# A numpy array or a torch tensor.
+Array = TypeVar("Array", bound=Any)
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """How samples become features of shape (n_mels, frames).
+    """How samples become features of shape (channels, n_mels, frames).
+
+    Channels stand in the order (left, right), their deltas, their delta-deltas; a mono front end has one side.
 
     Args:
         sample_rate: Hz; audio at another rate is resampled to it.
@@ -37,9 +48,18 @@ class FrontEnd:
         fmax: highest mel edge in Hz; None is half the sample rate.
         mel_scale: "slaney" (linear below 1 kHz, area-normalised triangles) or "htk" (no normalisation).
         amin: power below which the log is cut off; 1e-10 is -100 dB.
-        band_scale: per-band factor on the dB values; empty means 1.
-        band_offset: per-band addition after the factor; empty means 0.
+        band_scale: factor on every channel's bands, channels * n_mels values, channel after channel; empty means 1.
+        band_offset: addition after the factor, in the same order; empty means 0.
         arithmetic: "reference" (float64, numpy's FFT).
+        pre_emphasis: a in y[t] = x[t] - a * x[t-1], over the whole clip, with silence before it; 0 is none. A stream
+            has to keep one sample for it.
+        stereo: keep left and right apart, in place of their mean.
+        log: dB; otherwise the mel power as it is.
+        deltas: 1 adds each channel's deltas, 2 its delta-deltas too: over two frames either side, of valid frames
+            only, so that each order costs 4 frames; the other maps are cropped to the same frames.
+
+    Raises:
+        InputError: a value out of range, or mel bands so narrow that no FFT bin lies in them.
     """
 
     sample_rate: int = 32000
@@ -57,6 +77,10 @@ class FrontEnd:
     band_scale: tuple[float, ...] = ()
     band_offset: tuple[float, ...] = ()
     arithmetic: str = "reference"
+    pre_emphasis: float = 0.0
+    stereo: bool = False
+    log: bool = True
+    deltas: int = 0
 
     def __post_init__(self) -> None:
         nyquist = self.sample_rate / 2
@@ -75,26 +99,48 @@ class FrontEnd:
             (self.mel_scale in MEL_SCALES, f"mel_scale must be one of {MEL_SCALES}", self.mel_scale),
             (self.arithmetic in ARITHMETICS, f"arithmetic must be one of {ARITHMETICS}", self.arithmetic),
             (self.amin > 0, "amin must be positive", self.amin),
-            (
-                len(self.band_scale) in (0, self.n_mels),
-                "band_scale must have n_mels values",
-                len(self.band_scale),
-            ),
-            (
-                len(self.band_offset) in (0, self.n_mels),
-                "band_offset must have n_mels values",
-                len(self.band_offset),
-            ),
+            (0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 excluded", self.pre_emphasis),
+            (self.deltas in (0, 1, 2), "deltas must be 0, 1 or 2", self.deltas),
         )
         for holds, rule, value in rules:
             if not holds:
                 raise InputError(f"front end: {rule}, got {value}")
+        values = self.channels * self.n_mels
+        for name in ("band_scale", "band_offset"):
+            if len(getattr(self, name)) not in (0, values):
+                raise InputError(f"front end: {name} must have {values} values, got {len(getattr(self, name))}")
+        if self.n_frames() < 1:
+            raise InputError(
+                f"front end: clip_samples must give a frame of deltas, which takes {self.least_samples} samples, "
+                f"got {self.clip_samples}"
+            )
+        _refuse_empty_bands(self)
+
+    @property
+    def sides(self) -> int:
+        """Channels of sound: 2 in stereo."""
+        return 2 if self.stereo else 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the features: the sides, and their deltas."""
+        return self.sides * (1 + self.deltas)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one clip's features: (channels, n_mels, frames)."""
+        return self.channels, self.n_mels, self.n_frames()
+
+    @property
+    def least_samples(self) -> int:
+        """Samples that one frame of features takes."""
+        padding = 2 * (self.n_fft // 2) if self.center else 0
+        return self.n_fft + DELTA_FRAMES * self.deltas * self.hop_length - padding
 
     def n_frames(self, n_samples: int | None = None) -> int:
         """Frames that `n_samples` (default: one clip) give."""
         n = self.clip_samples if n_samples is None else n_samples
-        n += 2 * (self.n_fft // 2) if self.center else 0
-        return 0 if n < self.n_fft else 1 + (n - self.n_fft) // self.hop_length
+        return 0 if n < self.least_samples else 1 + (n - self.least_samples) // self.hop_length
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -108,6 +154,7 @@ class FrontEnd:
             ModelFileError: an unknown or missing field, or a value out of range.
         """
         names = {f.name for f in dataclasses.fields(cls)}
+        values = {f.name: f.default for f in dataclasses.fields(cls) if f.name in ADDED_FIELDS} | values
         if set(values) != names:
             odd = sorted(set(values) ^ names)
             raise ModelFileError(
@@ -118,9 +165,8 @@ class FrontEnd:
             for f in dataclasses.fields(cls):
                 value = plain[f.name]
                 numbers = value if isinstance(value, tuple) else [value]
-                if (f.type == "int" and type(value) is not int) or any(
-                    isinstance(v, float) and not np.isfinite(v) for v in numbers
-                ):
+                wrong = any(f.type == kind.__name__ and type(value) is not kind for kind in (int, bool))
+                if wrong or any(isinstance(v, float) and not np.isfinite(v) for v in numbers):
                     raise ValueError(f"{f.name} is {value!r:.60}")
             return cls(**plain)
         except (TypeError, ValueError, InputError) as error:
@@ -131,17 +177,23 @@ class FrontEnd:
         return dataclasses.replace(self, band_scale=(), band_offset=())
 
     def with_normalization(self, scale: np.ndarray, offset: np.ndarray) -> FrontEnd:
-        """Appends y * scale + offset per band to the normalisation that is there already."""
-        old_scale = np.asarray(self.band_scale or np.ones(self.n_mels), np.float64)
-        old_offset = np.asarray(self.band_offset or np.zeros(self.n_mels), np.float64)
+        """Appends y * scale + offset to the normalisation that is there already.
+
+        Args:
+            scale: (channels, n_mels), or (n_mels,) for every channel alike.
+            offset: the same.
+        """
+        shape = (self.channels, self.n_mels)
+        old_scale = np.asarray(self.band_scale or np.ones(shape), np.float64).reshape(shape)
+        old_offset = np.asarray(self.band_offset or np.zeros(shape), np.float64).reshape(shape)
         new_scale, new_offset = old_scale * scale, old_offset * scale + offset
         return dataclasses.replace(
-            self, band_scale=tuple(map(float, new_scale)), band_offset=tuple(map(float, new_offset))
+            self, band_scale=tuple(map(float, new_scale.flat)), band_offset=tuple(map(float, new_offset.flat))
         )
 
 
 def fit_length(samples: np.ndarray, n_samples: int) -> np.ndarray:
-    """Cuts a (samples,) clip at its end or pads it there with zeros."""
+    """Cuts a (..., samples) clip at its end or pads it there with zeros."""
     if samples.shape[-1] >= n_samples:
         return samples[..., :n_samples]
     return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, n_samples - samples.shape[-1])])
@@ -162,11 +214,8 @@ def mel_filterbank(front_end: FrontEnd) -> np.ndarray:
     Slaney: linear below 1 kHz, logarithmic above, triangles of equal area (Slaney, Auditory Toolbox, 1998).
     HTK: 2595 log10(1 + f / 700), triangles of height one.
     """
-    fmax = front_end.fmax or front_end.sample_rate / 2
     slaney = front_end.mel_scale == "slaney"
-    to_mel, to_hz = (_hz_to_slaney, _slaney_to_hz) if slaney else (_hz_to_htk, _htk_to_hz)
-    limits = to_mel(np.array([front_end.fmin, fmax]))
-    edges = to_hz(np.linspace(limits[0], limits[1], front_end.n_mels + 2))
+    edges = _mel_edges(front_end)
     bins = np.arange(front_end.n_fft // 2 + 1) * front_end.sample_rate / front_end.n_fft
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
@@ -177,45 +226,73 @@ def mel_filterbank(front_end: FrontEnd) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Log-mel power in dB before per-band normalisation.
+    """Mel maps before per-band normalisation: power in dB, or as it is without `log`, and their deltas.
 
     Args:
-        samples: (samples,), any float type, at the front end's rate.
+        samples: (samples,), or (2, samples) in stereo; any float type, at the front end's rate.
         front_end: the record.
 
     Returns:
-        (n_mels, frames) float32.
+        (channels, n_mels, frames) float32.
 
     Raises:
-        InputError: fewer samples than one frame needs, or more than one dimension.
+        InputError: fewer samples than one frame needs, or another shape.
     """
-    if samples.ndim != 1:
-        raise InputError(f"log_mel wants one channel of shape (samples,), got {samples.shape}; mix channels down first")
-    if front_end.n_frames(len(samples)) < 1:
-        raise InputError(f"{len(samples)} samples are fewer than one frame of {front_end.n_fft}; pad the clip first")
-    taper, bands = _plan(front_end.without_normalization())
+    if samples.ndim != front_end.sides or (front_end.stereo and len(samples) != 2):
+        wanted = "(2, samples), left and right" if front_end.stereo else "(samples,); mix channels down first"
+        raise InputError(f"this front end wants sound of shape {wanted}: got {samples.shape}")
+    if front_end.n_frames(samples.shape[-1]) < 1:
+        raise InputError(
+            f"{samples.shape[-1]} samples are fewer than one frame of features takes ({front_end.least_samples}); "
+            "pad the clip first"
+        )
+    maps = np.stack([_mel_power(side, front_end) for side in np.atleast_2d(samples)])
+    if front_end.log:
+        maps = 10 * np.log10(np.maximum(maps, front_end.amin))
+    return np.concatenate(with_deltas(maps, front_end.deltas), dtype=np.float32)
+
+
+def features(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """Normalised features of one clip: `log_mel`, then `normalize`. (channels, n_mels, frames) float32."""
+    return normalize(log_mel(samples, front_end), front_end)
+
+
+def normalize(mel: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """Applies the factor and the offset of every channel's bands to maps (..., channels, n_mels, frames)."""
+    shape = (front_end.channels, front_end.n_mels, 1)
+    if front_end.band_scale:
+        mel = mel * np.asarray(front_end.band_scale, np.float32).reshape(shape)
+    if front_end.band_offset:
+        mel = mel + np.asarray(front_end.band_offset, np.float32).reshape(shape)
+    return mel.astype(np.float32, copy=False)
+
+
+def with_deltas(maps: Array, order: int) -> list[Array]:
+    """Maps (..., frames), their deltas and so on up to `order`, all cropped to the frames that the last one has.
+
+    d[t] = sum over n = 1, 2 of n (x[t+n] - x[t-n]) / 10, of valid frames only (McDonnell and Gao, DCASE 2019). Takes
+    arrays of numpy and of torch.
+    """
+    orders = [maps]
+    for _ in range(order):
+        x = orders[-1]
+        orders.append((x[..., 3:-1] - x[..., 1:-3] + 2 * (x[..., 4:] - x[..., :-4])) / 10)
+    cuts = [DELTA_FRAMES // 2 * (order - i) for i in range(order + 1)]
+    return [x[..., cut : x.shape[-1] - cut] for x, cut in zip(orders, cuts, strict=True)]
+
+
+def _mel_power(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+    """Mel power of one side's samples. (n_mels, frames) float64."""
+    taper, bands = _plan(front_end)
     signal = samples.astype(np.float64)
+    if front_end.pre_emphasis:
+        signal[1:] -= front_end.pre_emphasis * signal[:-1]
     if front_end.center:
         signal = np.pad(signal, front_end.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(signal, front_end.n_fft)[:: front_end.hop_length]
     spectrum = np.fft.rfft(frames * taper)
     power = spectrum.real**2 + spectrum.imag**2
-    mel = np.stack([power[:, start : start + len(weights)] @ weights for start, weights in bands])
-    return (10 * np.log10(np.maximum(mel, front_end.amin))).astype(np.float32)
-
-
-def features(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Normalised features of one clip: `log_mel`, then band_scale and band_offset. (n_mels, frames) float32."""
-    return normalize(log_mel(samples, front_end), front_end)
-
-
-def normalize(mel: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Applies the per-band factor and offset to (..., n_mels, frames) dB values."""
-    if front_end.band_scale:
-        mel = mel * np.asarray(front_end.band_scale, np.float32)[:, None]
-    if front_end.band_offset:
-        mel = mel + np.asarray(front_end.band_offset, np.float32)[:, None]
-    return mel.astype(np.float32, copy=False)
+    return np.stack([power[:, start : start + len(weights)] @ weights for start, weights in bands])
 
 
 @lru_cache(maxsize=8)
@@ -224,8 +301,27 @@ def _plan(front_end: FrontEnd) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]
     bands = []
     for row in mel_filterbank(front_end):
         used = np.flatnonzero(row)
-        bands.append((int(used[0]), row[used[0] : used[-1] + 1]) if len(used) else (0, np.zeros(1)))
+        bands.append((int(used[0]), row[used[0] : used[-1] + 1]))
     return window(front_end), bands
+
+
+def _mel_edges(front_end: FrontEnd) -> np.ndarray:
+    """Where the triangles begin, peak and end: (n_mels + 2,) Hz."""
+    to_mel, to_hz = (_hz_to_slaney, _slaney_to_hz) if front_end.mel_scale == "slaney" else (_hz_to_htk, _htk_to_hz)
+    limits = to_mel(np.array([front_end.fmin, front_end.fmax or front_end.sample_rate / 2]))
+    return to_hz(np.linspace(limits[0], limits[1], front_end.n_mels + 2))
+
+
+def _refuse_empty_bands(front_end: FrontEnd) -> None:
+    """Refuses triangles that lie between two FFT bins, or touch one with their corners alone: they hear nothing."""
+    edges = _mel_edges(front_end) * front_end.n_fft / front_end.sample_rate  # in bins
+    corner = 1e-6 * (edges[2:] - edges[:-2])
+    empty = np.flatnonzero(np.floor(edges[:-2] + corner) + 1 > edges[2:] - corner)
+    if len(empty):
+        raise InputError(
+            f"front end: {len(empty)} of {front_end.n_mels} mel bands hold no FFT bin (the first is band {empty[0]}); "
+            "lower n_mels, or raise n_fft or fmin"
+        )
 
 
 _SLANEY_KNEE_HZ = 1000.0

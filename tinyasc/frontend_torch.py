@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from tinyasc.errors import InputError
-from tinyasc.frontend import FrontEnd, mel_filterbank, window
+from tinyasc.frontend import FrontEnd, mel_filterbank, window, with_deltas
 
 
 class LogMel(nn.Module):
@@ -15,7 +17,7 @@ class LogMel(nn.Module):
     Args:
         front_end: the record. Computes in the type of its buffers: float32, or float64 after `.double()`.
 
-    Shape: (batch, samples) -> (batch, n_mels, frames).
+    Shape: (batch, samples), or (batch, 2, samples) in stereo -> (batch, channels, n_mels, frames).
     """
 
     window: Tensor
@@ -26,29 +28,50 @@ class LogMel(nn.Module):
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
         self.front_end = front_end
-        ones, zeros = [1.0] * front_end.n_mels, [0.0] * front_end.n_mels
-        buffers = {
-            "window": torch.from_numpy(window(front_end)),
-            "filters": torch.from_numpy(mel_filterbank(front_end)),
-            "scale": torch.tensor(front_end.band_scale or ones, dtype=torch.float64),
-            "offset": torch.tensor(front_end.band_offset or zeros, dtype=torch.float64),
-        }
-        for name, values in buffers.items():
+        for name, values in self._exact().items():
             self.register_buffer(name, values.float(), persistent=False)
 
+    def _exact(self) -> dict[str, Tensor]:
+        """The buffers in float64."""
+        record = self.front_end
+        shape = (record.channels, record.n_mels, 1)
+        scale = torch.tensor(record.band_scale or [1.0], dtype=torch.float64)
+        offset = torch.tensor(record.band_offset or [0.0], dtype=torch.float64)
+        return {
+            "window": torch.from_numpy(window(record)),
+            "filters": torch.from_numpy(mel_filterbank(record)),
+            "scale": scale.expand(shape) if len(scale) == 1 else scale.reshape(shape),
+            "offset": offset.expand(shape) if len(offset) == 1 else offset.reshape(shape),
+        }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
+        # `.double()` alone would widen numbers that were already rounded to float32.
+        super()._apply(fn, recurse)
+        for name, values in self._exact().items():
+            setattr(self, name, values.to(getattr(self, name)))
+        return self
+
     def forward(self, samples: Tensor) -> Tensor:
-        """Features of (batch, samples) clips at the front end's rate.
+        """Features of clips at the front end's rate.
 
         Raises:
-            InputError: another number of dimensions, or fewer samples than one frame needs.
+            InputError: another shape, or fewer samples than one frame needs.
         """
         record = self.front_end
-        if samples.ndim != 2 or record.n_frames(samples.shape[1]) < 1:
-            raise InputError(f"LogMel wants (batch, samples) of at least one frame, got {tuple(samples.shape)}")
+        sides = samples.shape[1:-1] == ((2,) if record.stereo else ())
+        if samples.ndim < 2 or not sides or record.n_frames(samples.shape[-1]) < 1:
+            wanted = "(batch, 2, samples)" if record.stereo else "(batch, samples)"
+            raise InputError(f"LogMel wants {wanted} of at least one frame, got {tuple(samples.shape)}")
+        x = samples.to(self.window.dtype)
+        x = x if record.stereo else x[:, None]
+        if record.pre_emphasis:
+            x = torch.cat([x[..., :1], x[..., 1:] - record.pre_emphasis * x[..., :-1]], dim=-1)
         if record.center:
-            samples = nn.functional.pad(samples, (record.n_fft // 2, record.n_fft // 2))
-        frames = samples.to(self.window.dtype).unfold(1, record.n_fft, record.hop_length)
+            x = nn.functional.pad(x, (record.n_fft // 2, record.n_fft // 2))
+        frames = x.unfold(-1, record.n_fft, record.hop_length)
         power = torch.fft.rfft(frames * self.window).abs().square()
-        mel = (power @ self.filters.T).transpose(1, 2)
-        decibel = 10 * mel.clamp_min(record.amin).log10()
-        return decibel * self.scale[:, None] + self.offset[:, None]
+        maps = (power @ self.filters.T).transpose(-1, -2)
+        if record.log:
+            maps = 10 * maps.clamp_min(record.amin).log10()
+        maps = torch.cat(with_deltas(maps, record.deltas), dim=1)
+        return maps * self.scale + self.offset

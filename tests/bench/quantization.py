@@ -129,7 +129,7 @@ def _quantize(wanted: Recipe, run: Run) -> None:
 
 def _test_features(data: Prepared, deployed: Deployed) -> np.ndarray:
     mel = load_features(data.split.test, data.front_end, cache_folder())
-    return graph_features(normalize(mel, data.front_end), deployed.scale, deployed.offset)[..., None]
+    return np.moveaxis(graph_features(normalize(mel, data.front_end), deployed.scale, deployed.offset), 1, -1)
 
 
 def _reference(graph: Graph, x: np.ndarray, rounding: str = "tflite") -> tuple[np.ndarray, float, int]:

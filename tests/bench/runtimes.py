@@ -32,8 +32,10 @@ def main(path: str, clips: list[str]) -> None:
         (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
         differences, seconds = [], []
         for clip in clips:
-            samples = fit_length(read_audio(clip, front_end.sample_rate), front_end.clip_samples)
-            x = quantize(features(samples, front_end), given)[None, :, :, None]
+            samples = fit_length(
+                read_audio(clip, front_end.sample_rate, stereo=front_end.stereo), front_end.clip_samples
+            )
+            x = np.ascontiguousarray(quantize(features(samples, front_end), given).transpose(1, 2, 0))[None]
             start = time.perf_counter()
             interpreter.set_tensor(given["index"], x)
             interpreter.invoke()

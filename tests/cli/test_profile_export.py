@@ -45,7 +45,7 @@ def student(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("student")
     model = trained(folder, family="sepconv_ca", base_channels=8)
     rng = np.random.default_rng(0)
-    features = rng.standard_normal((12, 16, FRONT_END.n_frames())).astype(np.float32)
+    features = rng.standard_normal((12, *FRONT_END.shape)).astype(np.float32)
     deployed = deploy(model, features)
     write_graphs(deployed, model, {"seed": 0}, folder)
     write_files(deployed, model, Part(features, rng.integers(0, 2, 12)), {"seed": 0}, folder, budget_bytes=1 << 20)
@@ -136,7 +136,7 @@ def test_exported_files_answer_as_the_student(student, tmp_path, to, precision):
     assert "written: " in invoke("export", student, "--to", to, "--precision", precision, "-o", file).output
     model = load(file, exact=True)
     assert model.labels == LABELS and model.card["precision"] == precision and model.card["seed"] == 0
-    features = np.random.default_rng(0).standard_normal((12, 16, FRONT_END.n_frames())).astype(np.float32)
+    features = np.random.default_rng(0).standard_normal((12, *FRONT_END.shape)).astype(np.float32)
     run = Run(student).load()
     expected = logits(run, features)
     scale = np.array(model.front_end.band_scale) / 0.05
@@ -171,7 +171,7 @@ def test_a_teacher_goes_through_torch_and_says_so(teacher, tmp_path):
     model = load(file)
     assert "torch.onnx.export" in model.card["exporter"]
     assert "torch.onnx.export" in onnx.load(file).doc_string
-    features = np.random.default_rng(0).standard_normal((4, 16, FRONT_END.n_frames())).astype(np.float32)
+    features = np.random.default_rng(0).standard_normal((4, *FRONT_END.shape)).astype(np.float32)
     expected = logits(Run(teacher).load(), features)
     answers = np.stack([model.backend.logits(f) for f in features])
     np.testing.assert_allclose(answers, expected, atol=1e-4 * np.abs(expected).max())

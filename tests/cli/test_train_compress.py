@@ -196,14 +196,14 @@ def test_the_runtimes_agree_on_validation_clips(student, validation):
     details = int8.backend._input  # pyright: ignore[reportAttributeAccessIssue]
     for samples in validation[0]:
         mel = features(samples, int8.front_end)
-        q = quantize(mel, details)[None, :, :, None]
+        q = quantize(mel, details).transpose(1, 2, 0)[None]
         micro = run_tflm(data["model-int8.tflite"], q).astype(int)
         assert micro.shape == (1, 10)
         exact = run_litert(data["model-int8.tflite"], q, reference_kernels=True).astype(int)
         assert np.abs(exact - micro).max() <= 1
         # LiteRT's quick kernels (XNNPACK) round otherwise, by up to a step per operator.
         assert np.abs(run_litert(data["model-int8.tflite"], q).astype(int) - micro).max() <= 6
-        x = features(samples, fp32.front_end)[None, :, :, None]
+        x = features(samples, fp32.front_end).transpose(1, 2, 0)[None]
         lite = run_litert(data["model-fp32.tflite"], x)
         np.testing.assert_allclose(run_onnx(data["model-fp32.onnx"], x), lite, rtol=1e-3, atol=1e-4)
 

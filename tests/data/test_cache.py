@@ -28,7 +28,7 @@ def clips(tau_root) -> tuple[Clip, ...]:
 def no_decoding(monkeypatch):
     """Turns on, when called, a refusal to decode any audio."""
 
-    def refuse(path, _rate):
+    def refuse(path, _rate, **_options):
         raise AssertionError(f"{path} was decoded")
 
     return lambda: monkeypatch.setattr(cache, "read_audio", refuse)
@@ -41,7 +41,7 @@ def entries(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("workers", [None, 1, 2, 5])
 def test_equals_the_front_end(clips, tmp_path, workers):
     mel = load_features(clips, FRONT_END, tmp_path / "cache", workers=workers)
-    assert mel.shape == (24, 16, FRONT_END.n_frames()) and mel.dtype == np.float32
+    assert mel.shape == (24, 1, 16, FRONT_END.n_frames()) and mel.dtype == np.float32
     for clip, features in zip(clips, mel, strict=True):
         samples = fit_length(read_audio(clip.path, 8000), 1000)
         np.testing.assert_array_equal(features, log_mel(samples, FRONT_END))
@@ -141,17 +141,17 @@ def test_a_lost_or_damaged_index_costs_no_decoding(clips, tmp_path, no_decoding,
 def test_an_entry_is_an_npy_file(clips, tmp_path):
     load_features(clips, FRONT_END, tmp_path / "cache")
     mel = np.load(entries(tmp_path / "cache")[0], mmap_mode="r", allow_pickle=False)
-    assert mel.shape == (16, FRONT_END.n_frames())
+    assert mel.shape == FRONT_END.shape
 
 
 def test_a_run_that_stops_half_way_is_taken_up(clips, tmp_path, monkeypatch):
     decoded = []
 
-    def count(path, rate):
+    def count(path, rate, **options):
         decoded.append(path)
         if len(decoded) == 10:
             raise KeyboardInterrupt
-        return read_audio(path, rate)
+        return read_audio(path, rate, **options)
 
     monkeypatch.setattr(cache, "read_audio", count)
     with pytest.raises(KeyboardInterrupt):
@@ -196,7 +196,7 @@ def test_progress(clips, tmp_path, workers):
 
 
 def test_no_clips(tmp_path):
-    assert load_features([], FRONT_END, tmp_path / "cache").shape == (0, 16, FRONT_END.n_frames())
+    assert load_features([], FRONT_END, tmp_path / "cache").shape == (0, *FRONT_END.shape)
 
 
 def test_one_bad_file_gives_its_line(clips, tmp_path):
@@ -222,8 +222,8 @@ def test_several_bad_files_are_counted(clips, tmp_path, workers):
 
 
 def test_a_file_that_changes_while_it_is_read(clips, tmp_path, monkeypatch):
-    def read_and_touch(path, rate):
-        samples = read_audio(path, rate)
+    def read_and_touch(path, rate, **options):
+        samples = read_audio(path, rate, **options)
         os.utime(path, ns=(1, 1))
         return samples
 
@@ -254,6 +254,6 @@ def test_real_clips(shared_audio, tmp_path, no_decoding):
     clips = load_table("esc10", shared_audio / "esc10").clips[:20]
     front_end = FrontEnd()
     first = load_features(clips, front_end, tmp_path / "cache")
-    assert first.shape == (20, 64, 155) and np.isfinite(first).all()
+    assert first.shape == (20, 1, 64, 155) and np.isfinite(first).all()
     no_decoding()
     np.testing.assert_array_equal(load_features(clips, front_end, tmp_path / "cache"), first)

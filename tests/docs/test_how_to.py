@@ -136,10 +136,9 @@ def test_the_lowered_graph_equals_torch(own_network):
 
     namespace, _ = own_network
     x = namespace["test_x"].astype(np.float64)
-    answers = run(
-        namespace["exact"], x[..., None] * namespace["scale"][:, None, None] + namespace["offset"][:, None, None]
-    )
-    expected = in_torch(copy.deepcopy(namespace["net"]).double(), x[..., None])
+    scaled = x * namespace["scale"][:, None] + namespace["offset"][:, None]
+    answers = run(namespace["exact"], np.moveaxis(scaled, 1, -1))
+    expected = in_torch(copy.deepcopy(namespace["net"]).double(), np.moveaxis(x, 1, -1))
     np.testing.assert_allclose(answers, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 

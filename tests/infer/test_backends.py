@@ -13,7 +13,7 @@ from tinyasc_export.tflite import to_tflite
 
 # int8 features have 255 steps over the calibrated range, and the weights and the logits as many over theirs.
 INT8_LOGIT_TOLERANCE = 0.05
-SHAPE = (tiny.FRONT_END.n_mels, tiny.FRONT_END.n_frames())
+SHAPE = tiny.FRONT_END.shape
 FILES = {
     "tflite": (LiteRtBackend, tiny.tflite, 1e-5),
     "tflite-int8": (LiteRtBackend, tiny.tflite_int8, INT8_LOGIT_TOLERANCE),
@@ -28,7 +28,7 @@ def test_logits_are_those_of_the_definition(kind, label):
     mel = features(tiny.tone(label), tiny.FRONT_END)
     got = backend(write()).logits(mel)
     assert got.shape == (3,) and got.dtype == np.float32
-    np.testing.assert_allclose(got, tiny.WEIGHT @ mel.mean(axis=1), atol=tolerance)
+    np.testing.assert_allclose(got, tiny.WEIGHT @ mel[0].mean(axis=1), atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -55,8 +55,8 @@ def test_the_answer_of_one_clip_does_not_depend_on_the_one_before(kind):
 @pytest.mark.parametrize("kind", FILES)
 def test_features_of_another_shape_are_refused_with_both(kind):
     backend, write, _ = FILES[kind]
-    with pytest.raises(ValueError, match=r"\(12, 3\).*\(12, 15\)"):
-        backend(write()).logits(np.zeros((12, 3), np.float32))
+    with pytest.raises(ValueError, match=r"\(1, 12, 3\).*\(1, 12, 15\)"):
+        backend(write()).logits(np.zeros((1, 12, 3), np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16"])

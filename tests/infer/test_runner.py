@@ -6,11 +6,12 @@ import pytest
 import tiny_models as tiny
 
 from tinyasc.errors import InputError, ModelFileError
-from tinyasc.frontend import fit_length
+from tinyasc.frontend import ADDED_FIELDS, fit_length
 from tinyasc.infer.backends.litert_backend import LiteRtBackend
 from tinyasc.infer.find import newest_model
 from tinyasc.infer.runner import Model, load, softmax, windows
 from tinyasc.infer.tta import copies
+from tinyasc_export.bundle import Bundle
 from tinyasc_export.tflite import to_tflite
 
 CLIP = tiny.FRONT_END.clip_samples
@@ -131,8 +132,54 @@ def test_softmax_of_huge_logits_does_not_overflow():
 def test_a_front_end_that_does_not_fit_is_refused_with_both_shapes():
     longer = tiny.other_front_end(clip_samples=CLIP + 256)
     content = to_tflite(tiny.graph(), tiny.bundle(front_end=longer))
-    with pytest.raises(ModelFileError, match=r"12 mels x 15 frames.*12 x 16"):
+    with pytest.raises(ModelFileError, match=r"takes 1 x 12 x 15 \(channels x mels x frames\).*gives 1 x 12 x 16"):
         Model(LiteRtBackend(content))
+
+
+def test_a_file_of_an_older_version_answers_as_before():
+    """Its front-end record lacks the fields that came later."""
+    old = {k: v for k, v in tiny.FRONT_END.to_dict().items() if k not in ADDED_FIELDS}
+    content = to_tflite(tiny.graph(), Bundle(tiny.LABELS, old, {}))
+    clip = tiny.tone("middle")
+    np.testing.assert_allclose(
+        Model(LiteRtBackend(content)).predict(clip).probabilities, tiny.expected(clip), atol=1e-5
+    )
+
+
+class Louder:
+    """Knows which side is louder: the logits are the mean levels of both sides."""
+
+    bundle = tiny.bundle(
+        labels=["left", "right"], front_end=tiny.other_front_end(stereo=True, band_scale=(), band_offset=())
+    )
+    n_classes = 2
+
+    def __init__(self):
+        self.input_shape = (2, tiny.FRONT_END.n_mels, tiny.FRONT_END.n_frames())
+
+    def logits(self, features):
+        assert features.shape == self.input_shape
+        return features.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("length", "rate"), [(CLIP // 2, None), (CLIP, None), (3 * CLIP, None), (2 * CLIP, 2 * tiny.RATE)]
+)
+@pytest.mark.parametrize("tta", [1, 4])
+def test_a_stereo_model_tells_the_sides_apart(length, rate, tta):
+    model = Model(Louder())
+    noise = np.random.default_rng(0).normal(0, 0.1, length)
+    for gains, label in (((1, 0.1), "left"), ((0.1, 1), "right")):
+        prediction = model.predict(np.stack([g * noise for g in gains]), rate, tta=tta)
+        assert prediction.top(1)[0][0] == label and prediction.top(1)[0][1] > 0.9
+
+
+@pytest.mark.parametrize("shape", [(CLIP,), (1, CLIP), (CLIP, 2), (3, CLIP)])
+def test_a_stereo_model_refuses_other_channels(shape):
+    with pytest.raises(InputError, match=r"left and right.*\(2, samples\)"):
+        Model(Louder()).predict(np.zeros(shape))
+    with pytest.raises(InputError, match="no samples"):
+        Model(Louder()).predict(np.zeros((2, 0)))
 
 
 def test_labels_that_do_not_fit_are_refused_with_both_counts():

@@ -71,6 +71,16 @@ def test_a_crop_of_a_long_clip_is_a_window_without_a_seam():
     assert starts == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("length", LENGTHS)
+def test_both_sides_of_a_stereo_clip_stay_together(length):
+    clip = np.stack([ramp(length), ramp(length) + 0.5])
+    result = list(copies(clip, FRONT_END, 7, seed=0))
+    alone = list(copies(clip[0], FRONT_END, 7, seed=0))
+    for copy, left in zip(result, alone, strict=True):
+        np.testing.assert_array_equal(copy[0], left)
+        np.testing.assert_array_equal(copy[1], left + 0.5)
+
+
 def test_copies_differ_from_each_other():
     for a, b in itertools.combinations(copies(ramp(CLIP), FRONT_END, 9, seed=0), 2):
         assert not np.array_equal(a, b)

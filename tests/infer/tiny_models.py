@@ -52,7 +52,7 @@ def bundle(labels=LABELS, front_end: FrontEnd = FRONT_END, **card) -> Bundle:
 
 
 def int8_graph() -> Graph:
-    clips = np.stack([features(tone(label), FRONT_END) for label in LABELS])[..., None]
+    clips = np.stack([features(tone(label), FRONT_END) for label in LABELS]).transpose(0, 2, 3, 1)
     return quantize_int8(graph(), calibrate(graph(), clips))
 
 
@@ -74,6 +74,6 @@ def other_front_end(**changes) -> FrontEnd:
 
 def expected(samples: np.ndarray) -> np.ndarray:
     """The answer for one clip of `clip_samples`, from the definition: (3,) float64."""
-    logits = WEIGHT.astype(np.float64) @ features(samples, FRONT_END).astype(np.float64).mean(axis=1)
+    logits = WEIGHT.astype(np.float64) @ features(samples, FRONT_END)[0].astype(np.float64).mean(axis=1)
     powers = np.exp(logits)
     return powers / powers.sum()

@@ -40,8 +40,8 @@ def random_part(clips, seed):
     """Noise with one louder band per class: learnable in a few epochs."""
     rng = np.random.default_rng(seed)
     labels = np.arange(clips) % CLASSES
-    features = rng.standard_normal((clips, BANDS, FRAMES)).astype(np.float32)
-    features[np.arange(clips), 4 * labels] += 1.5
+    features = rng.standard_normal((clips, 1, BANDS, FRAMES)).astype(np.float32)
+    features[np.arange(clips), 0, 4 * labels] += 1.5
     return Part(features, labels)
 
 
@@ -239,7 +239,9 @@ def test_every_epoch_sees_every_clip_once_in_an_order_of_its_own():
 
 
 def test_teacher_logits_follow_their_clips():
-    part = Part(np.arange(10, dtype=np.float32)[:, None, None] * np.ones((10, 2, 2), np.float32), np.arange(10))
+    part = Part(
+        np.arange(10, dtype=np.float32)[:, None, None, None] * np.ones((10, 1, 2, 2), np.float32), np.arange(10)
+    )
     teacher = np.arange(10, dtype=np.float32)[:, None]
     for batch in loader(part, 4, seed=0, teacher=teacher):
         assert torch.equal(batch["features"][:, 0, 0, 0], batch["teacher"][:, 0])

@@ -133,7 +133,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     assert "cannot be read as a recipe" in refused(tmp_path / "r.yaml")
 
 
-@pytest.mark.parametrize("key", ["n_classes", "n_mels"])
+@pytest.mark.parametrize("key", ["n_classes", "n_mels", "in_channels"])
 def test_what_follows_from_the_data_is_no_model_option(key):
     assert f"{key} follows from the data" in refused("teachers/demo", [f"model.{key}=3"])
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 def roll_time(x: Tensor, generator: Generator) -> Tensor:
     """Rolls every clip along time by its own uniform shift, wrapping around.
 
-    Shape: (batch, 1, bands, frames) -> the same.
+    Shape: (batch, channels, bands, frames) -> the same.
     """
     batch, _, _, frames = x.shape
     shift = torch.randint(frames, (batch, 1, 1, 1), generator=generator)
@@ -21,13 +21,13 @@ def gain(x: Tensor, generator: Generator, *, max_db: float, band_scale: Tensor) 
     """Adds a gain of U(-max_db, max_db) dB to every clip, in normalised units.
 
     Args:
-        x: (batch, 1, bands, frames) features, normalised per band.
+        x: (batch, channels, bands, frames) features, normalised per band.
         generator: the only source of randomness.
         max_db: largest gain either way.
-        band_scale: (bands,) factor by which dB were normalised.
+        band_scale: (bands,) or (channels, bands) factor by which dB were normalised.
     """
     db = (2 * torch.rand(len(x), 1, 1, 1, generator=generator) - 1) * max_db
-    return x + db.to(x.device) * band_scale[:, None]
+    return x + db.to(x.device) * band_scale[..., None]
 
 
 def mask_time(x: Tensor, generator: Generator, *, width: int) -> Tensor:

@@ -161,7 +161,7 @@ def bar(share: float, width: int) -> str:
 
 
 def _predict(model: Model, path: Path, tta: int, seed: int) -> Prediction:
-    samples = read_audio(path, model.front_end.sample_rate)
+    samples = read_audio(path, model.front_end.sample_rate, stereo=model.front_end.stereo)
     try:
         return model.predict(samples, tta=tta, seed=seed)
     except InputError as error:  # of the samples, which know nothing of their file

@@ -69,19 +69,19 @@ def deploy(trained: Trained, calibration: np.ndarray, method: str = "mse") -> De
 
     Args:
         trained: the student.
-        calibration: (clips, bands, frames) training features; at most `CALIBRATION_CLIPS`, evenly taken, are used.
+        calibration: (clips, channels, bands, frames) training features; at most `CALIBRATION_CLIPS`, evenly taken, are
+            used.
         method: of `tinyasc_export.calibration.METHODS`, for int8.
 
     Raises:
         CaptureError: an operator that the deployed graph lacks.
     """
     front_end = trained.front_end
-    shape = (1, 1, front_end.n_mels, front_end.n_frames())
-    exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), shape))
+    exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), (1, *front_end.shape)))
     graph = cast(exact, "float32")
     picked = np.linspace(0, len(calibration) - 1, min(CALIBRATION_CLIPS, len(calibration))).round().astype(int)
     normalization = front_end.with_normalization(scale, offset)
-    wanted = graph_features(calibration[picked], scale, offset)[..., None]
+    wanted = np.moveaxis(graph_features(calibration[picked], scale, offset), 1, -1)
     with progress("calibrate") as report:
         ranges = calibrate(graph, wanted, batch_size=4, progress=report)
     with progress("narrow ranges") as report:
@@ -90,7 +90,10 @@ def deploy(trained: Trained, calibration: np.ndarray, method: str = "mse") -> De
 
 
 def graph_features(normalized: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """What the lowered graph wants, from features as the student was trained on. (clips, bands, frames) float32."""
+    """What the lowered graph wants, from features as the student was trained on.
+
+    (clips, channels, bands, frames) float32; the normalisation (bands,) is every channel's.
+    """
     return (normalized * scale[:, None] + offset[:, None]).astype(np.float32)
 
 
@@ -190,7 +193,7 @@ def _open(path: Path) -> Model:
 
 
 def run_file(model: Model, features: np.ndarray, title: str | None = None) -> np.ndarray:
-    """Logits (clips, K) float32 of a model file on (clips, bands, frames) features."""
+    """Logits (clips, K) float32 of a model file on (clips, channels, bands, frames) features."""
     if title is None:
         return np.stack([model.backend.logits(f) for f in features])
     out = []

@@ -70,8 +70,7 @@ def _graph(folder: Path, precision: str) -> tuple[Graph, Bundle]:
 def _captured(trained: Trained) -> tuple[Graph, Bundle]:
     """The float graph of a student that was trained but not compressed."""
     front_end = trained.front_end
-    shape = (1, 1, front_end.n_mels, front_end.n_frames())
-    exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), shape))
+    exact, scale, offset = lower(capture(copy.deepcopy(trained.module).double(), (1, *front_end.shape)))
     bundle = Bundle(trained.labels, front_end.with_normalization(scale, offset).to_dict(), _card(trained))
     return cast(exact, "float32"), bundle
 
@@ -109,7 +108,7 @@ def _by_torch(trained: Trained, to: str, precision: str) -> bytes:
         )
     front_end = trained.front_end
     buffer: Any = io.BytesIO()  # the stub knows file names alone
-    example = torch.zeros(1, 1, front_end.n_mels, front_end.n_frames())
+    example = torch.zeros(1, *front_end.shape)
     try:
         # The exporter that needs no package beside torch and onnx.
         torch.onnx.export(

@@ -85,4 +85,4 @@ def measure_drift(stored: Stored, data: Data, *, clips: int) -> list[Drift]:
     picked = np.linspace(0, len(split.validation) - 1, min(clips, len(split.validation))).round().astype(int)
     with progress("features") as report:
         mel = load_features([split.validation[i] for i in picked], stored.front_end, cache_folder(), progress=report)
-    return drift(exact.graph, stored.graph, normalize(mel, stored.front_end)[..., None])
+    return drift(exact.graph, stored.graph, np.moveaxis(normalize(mel, stored.front_end), 1, -1))

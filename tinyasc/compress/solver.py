@@ -55,9 +55,10 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
     @cache
     def cost(steps: int) -> Plan:
         options = recipe.model_options | {option: steps * step}
-        module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, **options)
-        check_input(module, recipe.family, n_mels=front_end.n_mels, n_frames=front_end.n_frames())
-        graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())), cut_dead=False)
+        channels = front_end.channels
+        module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, in_channels=channels, **options)
+        check_input(module, recipe.family, shape=front_end.shape)
+        graph, _, _ = lower(capture(module, (1, *front_end.shape)), cut_dead=False)
         if recipe.qat is not None and recipe.qat.precision == "int16x8":
             check_int16_operators(graph)  # now, and not after hours of training
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))

@@ -92,7 +92,7 @@ class FeatureCache:
         return self.folder / front_end_key(front_end) / f"{content}.npy"
 
     def load(self, front_end: FrontEnd, content: str) -> np.ndarray | None:
-        """The cached (n_mels, frames) float32 features; None when absent or damaged."""
+        """The cached (channels, n_mels, frames) float32 features; None when absent or damaged."""
         try:
             data = self.entry(front_end, content).read_bytes()
             body, checksum = data[:-4], data[-4:]
@@ -101,11 +101,11 @@ class FeatureCache:
             mel = np.load(io.BytesIO(body), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
-        right = mel.shape == (front_end.n_mels, front_end.n_frames()) and mel.dtype == np.float32
+        right = mel.shape == front_end.shape and mel.dtype == np.float32
         return mel if right else None
 
     def store(self, front_end: FrontEnd, content: str, mel: np.ndarray) -> None:
-        """Writes (n_mels, frames) float32 features.
+        """Writes (channels, n_mels, frames) float32 features.
 
         Raises:
             TinyascError: the disk is full or cannot be written.
@@ -180,7 +180,7 @@ def load_features(
         workers: threads; None is one per core, 1 computes in the caller's thread.
 
     Returns:
-        (clips, n_mels, frames) float32 in dB.
+        (clips, channels, n_mels, frames) float32, in dB or, without `log`, power.
 
     Raises:
         InputError: files that cannot be used; when several, their count and the first three. The features of
@@ -188,7 +188,7 @@ def load_features(
         TinyascError: the cache cannot be written.
     """
     cache = FeatureCache(cache_dir)
-    out = np.empty((len(clips), front_end.n_mels, front_end.n_frames()), np.float32)
+    out = np.empty((len(clips), *front_end.shape), np.float32)
     total, todo = len(clips), []
     for i, clip in enumerate(clips):
         content = cache.content_of(clip.path)
@@ -251,7 +251,7 @@ def _compute(path: Path, front_end: FrontEnd, cache: FeatureCache) -> tuple[np.n
     mel = cache.load(front_end, state.content) if state else None
     if mel is None:
         # Also where the file could not be hashed: read_audio has the words for whatever is wrong with it.
-        samples = read_audio(path, front_end.sample_rate)
+        samples = read_audio(path, front_end.sample_rate, stereo=front_end.stereo)
         mel = log_mel(fit_length(samples, front_end.clip_samples), front_end)
         if state is None or (state.size, state.changed_ns) != _size_and_change(path):
             raise InputError(f"{path}: changed while it was read; run again when it is complete")

@@ -33,7 +33,7 @@ def probabilities(
     """
     answers = []
     for done, path in enumerate(paths, start=1):
-        samples = read_audio(path, model.front_end.sample_rate)
+        samples = read_audio(path, model.front_end.sample_rate, stereo=model.front_end.stereo)
         answers.append(model.predict(samples, tta=tta, seed=seed).probabilities)
         if progress:
             progress(done, len(paths))

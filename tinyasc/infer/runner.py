@@ -58,11 +58,11 @@ class Model:
         self.backend, self.where = backend, where
         self.labels, self.card = backend.bundle.labels, backend.bundle.card
         self.front_end = FrontEnd.from_dict(backend.bundle.front_end, where)
-        wants, gives = backend.input_shape, (self.front_end.n_mels, self.front_end.n_frames())
+        wants, gives = backend.input_shape, self.front_end.shape
         if wants != gives:
             raise ModelFileError(
-                f"{where}: the model takes {wants[0]} mels x {wants[1]} frames, its own front end gives "
-                f"{gives[0]} x {gives[1]}; export the model again"
+                f"{where}: the model takes {_x(wants)} (channels x mels x frames), its own front end gives "
+                f"{_x(gives)}; export the model again"
             )
         if len(self.labels) != backend.n_classes:
             raise ModelFileError(
@@ -85,13 +85,13 @@ class Model:
         averaged.
 
         Args:
-            samples: (samples,), floating point, full scale 1.
+            samples: (samples,), or (2, samples) where the front end is stereo; floating point, full scale 1.
             rate: Hz; None says that it is the front end's. Others are resampled.
             tta: copies to average (`tinyasc.infer.tta`), each with equal weight; None or 1 is the plain clip.
             seed: of the copies.
 
         Raises:
-            InputError: no samples, several channels, integers, NaN or infinity, a rate or a count below 1.
+            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1.
             ModelFileError: the model answers with NaN or infinity.
         """
         n = 1 if tta is None else tta
@@ -106,7 +106,7 @@ class Model:
         return Prediction(self.labels, total / n, n, runs)
 
     def classify(self, mel: np.ndarray) -> np.ndarray:
-        """Probabilities, (K,) float64, of one input of normalised features (n_mels, frames).
+        """Probabilities, (K,) float64, of one input of normalised features (channels, n_mels, frames).
 
         Raises:
             ModelFileError: the model answers with NaN or infinity.
@@ -117,9 +117,11 @@ class Model:
         return softmax(logits, self.temperature)
 
     def _checked(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
-        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-            raise InputError(f"predict wants one channel of floats, (samples,), got {samples.dtype} {samples.shape}")
-        if len(samples) == 0:
+        stereo = self.front_end.stereo
+        wanted = "left and right as floats, (2, samples)" if stereo else "one channel of floats, (samples,)"
+        if samples.shape[:-1] != ((2,) if stereo else ()) or not np.issubdtype(samples.dtype, np.floating):
+            raise InputError(f"predict wants {wanted}, got {samples.dtype} {samples.shape}")
+        if samples.size == 0:
             raise InputError("the clip holds no samples")
         if not np.isfinite(samples).all():
             raise InputError("the clip holds NaN or infinite samples")
@@ -129,7 +131,7 @@ class Model:
             return samples
         import soxr  # most callers come with the right rate already
 
-        return soxr.resample(samples, rate, self.front_end.sample_rate)
+        return soxr.resample(samples.T, rate, self.front_end.sample_rate).T
 
 
 def load(path: Path | str, *, exact: bool = False) -> Model:
@@ -162,6 +164,10 @@ def load(path: Path | str, *, exact: bool = False) -> Model:
     raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
 
 
+def _x(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax over the last axis of logits / temperature, in float64."""
     below = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
@@ -170,11 +176,11 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def windows(samples: np.ndarray, clip_samples: int) -> Iterator[np.ndarray]:
-    """Cuts a (samples,) clip into windows that overlap by half, the last one flush with its end."""
-    last = len(samples) - clip_samples
+    """Cuts a (..., samples) clip into windows that overlap by half, the last one flush with its end."""
+    last = samples.shape[-1] - clip_samples
     if last <= 0:
         yield fit_length(samples, clip_samples)
         return
     hop = max(1, clip_samples // 2)
     for start in [*range(0, last, hop), last]:
-        yield samples[start : start + clip_samples]
+        yield samples[..., start : start + clip_samples]

@@ -29,13 +29,13 @@ def copies(samples: np.ndarray, front_end: FrontEnd, n: int, seed: int) -> Itera
     Copy i depends on (seed, i) alone: more copies begin with the same ones.
 
     Args:
-        samples: (samples,), at the front end's rate, at least one.
+        samples: (samples,) or (2, samples), at the front end's rate, at least one.
         front_end: gives `clip_samples`, the length of the model's input.
         n: copies, at least 1.
         seed: not negative.
 
     Yields:
-        Copy 0: `samples` itself. Others: (min(samples, clip_samples),), of the same type.
+        Copy 0: `samples` itself. Others: (..., min(samples, clip_samples)), of the same type.
     """
     yield samples
     for i in range(1, n):
@@ -46,18 +46,18 @@ def copies(samples: np.ndarray, front_end: FrontEnd, n: int, seed: int) -> Itera
 
 def roll(samples: np.ndarray, clip_samples: int, random: np.random.Generator) -> np.ndarray:
     """The clip from a random sample on, wrapping round its end, at most `clip_samples` long."""
-    total = len(samples)
+    total = samples.shape[-1]
     start = int(random.integers(1, max(total, 2)))
-    return samples[(start + np.arange(min(total, clip_samples))) % total]
+    return samples[..., (start + np.arange(min(total, clip_samples))) % total]
 
 
 def crop(samples: np.ndarray, clip_samples: int, random: np.random.Generator) -> np.ndarray:
     """A random window of a long clip; of any other a random part, repeated up to the clip's length."""
-    total = len(samples)
+    total = samples.shape[-1]
     if total > clip_samples:
         start = int(random.integers(0, total - clip_samples + 1))
-        return samples[start : start + clip_samples]
+        return samples[..., start : start + clip_samples]
     least = int(np.ceil(CROP_SHARE * total))
     length = int(random.integers(least, max(total, least + 1)))
     start = int(random.integers(0, total - length + 1))
-    return np.resize(samples[start : start + length], total)
+    return samples[..., start + np.arange(total) % length]

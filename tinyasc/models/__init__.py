@@ -1,4 +1,4 @@
-"""Model families by name. `build(family, n_classes, n_mels, **options)` makes one.
+"""Model families by name. `build(family, n_classes, n_mels, in_channels, **options)` makes one.
 
 A family declares what it can do: students are capturable into the deployed graph, teachers need not be. Adding a family
 to `FAMILIES` enrols it in the count, capture and export tests.
@@ -6,6 +6,7 @@ to `FAMILIES` enrols it in the count, capture and export tests.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,15 +55,23 @@ FAMILIES = {
 }
 
 
-def build(family: str, *, n_classes: int, n_mels: int, **options: Any) -> nn.Module:
-    """Builds a model that maps (batch, 1, n_mels, frames) to logits (batch, n_classes).
+def build(family: str, *, n_classes: int, n_mels: int, in_channels: int = 1, **options: Any) -> nn.Module:
+    """Builds a model that maps (batch, in_channels, n_mels, frames) to logits (batch, n_classes).
 
     Raises:
-        InputError: an unknown family, or an option that the family does not have.
+        InputError: an unknown family, an option that the family does not have, or several input channels where it takes
+            one.
     """
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
     _check_width(family, options)
+    if in_channels != 1:
+        if "in_channels" not in inspect.signature(FAMILIES[family].build).parameters:
+            raise InputError(
+                f"model family {family} takes one channel, the front end gives {in_channels}; "
+                "leave out front_end.deltas and front_end.stereo, or choose another family"
+            )
+        options = options | {"in_channels": in_channels}
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -84,18 +93,23 @@ def _check_width(family: str, options: dict[str, Any]) -> None:
         raise InputError(f"model family {family}: {width.option} must be {wanted}, got {value!r}")
 
 
-def check_input(module: nn.Module, family: str, *, n_mels: int, n_frames: int) -> None:
+def check_input(module: nn.Module, family: str, *, shape: tuple[int, int, int]) -> None:
     """Runs a fresh model on silence once, before anything is trained.
+
+    Args:
+        module: the model.
+        family: its name, for the error line.
+        shape: of the features, (channels, n_mels, frames).
 
     Raises:
         InputError: features too small for its pooling, or a width that its layers cannot have.
     """
     try:
         with torch.inference_mode():
-            module.eval()(torch.zeros(1, 1, n_mels, n_frames))
+            module.eval()(torch.zeros(1, *shape))
     except RuntimeError as error:
         raise InputError(
-            f"model family {family} cannot take {n_mels} mels x {n_frames} frames "
+            f"model family {family} cannot take {shape[1]} mels x {shape[2]} frames "
             f"({str(error).splitlines()[0]}); lengthen the clip or change the recipe's front end"
         ) from None
     module.train()

@@ -123,8 +123,9 @@ class AMFMStudent(nn.Module):
         channels_multiplier: of the paper's widths 32/48/64/32/16, rounded to multiples of 4.
         hidden: width of the linear MFM; 100 in the paper.
         dropout: before the linear MFM.
+        in_channels: of the features.
 
-    Shape: (batch, 1, frequency, time) -> (batch, n_classes). Needs 16 bands and 16 frames.
+    Shape: (batch, in_channels, frequency, time) -> (batch, n_classes). Needs 16 bands and 16 frames.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class AMFMStudent(nn.Module):
         channels_multiplier: float = 0.875,
         hidden: int = 100,
         dropout: float = 0.5,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
         del n_mels
@@ -143,7 +145,7 @@ class AMFMStudent(nn.Module):
         a, b, c, d, e = (round_to_four(width * channels_multiplier) for width in WIDTHS)
         # The released code pads 7x3 by (1, 7), a slip that grows the time axis; here the map keeps its size.
         self.trunk = nn.Sequential(
-            MFM(1, a, (7, 3), padding=(3, 1)),
+            MFM(in_channels, a, (7, 3), padding=(3, 1)),
             nn.MaxPool2d(2),
             AMFMBlock(a, b),
             nn.MaxPool2d(2),

@@ -33,8 +33,9 @@ class AtrousCNN(nn.Module):
         trunk: "baseline" (2x2 max pooling after each convolution) or "atrous" (none; dilation 1/2/4/8).
         head: "max", "average" or "attention".
         base_channels: 64 in the paper; 16 for quick teachers.
+        in_channels: of the features.
 
-    Shape: (batch, 1, frequency, time) -> (batch, n_classes).
+    Shape: (batch, in_channels, frequency, time) -> (batch, n_classes).
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class AtrousCNN(nn.Module):
         trunk: str = "baseline",
         head: str = "attention",
         base_channels: int = 64,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
         del n_mels
@@ -52,7 +54,7 @@ class AtrousCNN(nn.Module):
             if value not in choices:
                 raise InputError(f"atrous_cnn: {name} {value!r} is unknown; choose one of: {', '.join(choices)}")
         layers: list[nn.Module] = []
-        channels = 1
+        channels = in_channels
         for i in range(4):
             dilation = 2**i if trunk == "atrous" else 1
             width = base_channels * 2**i

@@ -94,8 +94,9 @@ class CPMobile(nn.Module):
         expansion_rate: of the inverted residuals.
         grn: global response normalisation before the last ReLU of every block.
         strides: 2023 for CP-Mobile's, 2024 for the baseline's, which keep more of the time axis.
+        in_channels: of the features.
 
-    Shape: (batch, 1, frequency, time) -> (batch, n_classes).
+    Shape: (batch, in_channels, frequency, time) -> (batch, n_classes).
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class CPMobile(nn.Module):
         expansion_rate: float = 1.9,
         grn: bool = True,
         strides: int = 2023,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
         del n_mels
@@ -116,7 +118,7 @@ class CPMobile(nn.Module):
         if base_channels < 4 or base_channels % 4:
             raise InputError(f"cp_mobile: base_channels must be a multiple of 4, got {base_channels!r}")
         layers: list[nn.Module] = []
-        for before, after in ((1, base_channels // 4), (base_channels // 4, base_channels)):
+        for before, after in ((in_channels, base_channels // 4), (base_channels // 4, base_channels)):
             convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
         self.stem = nn.Sequential(*layers)

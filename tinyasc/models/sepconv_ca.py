@@ -35,12 +35,13 @@ class SepConvCA(nn.Module):
 
     Args:
         n_classes: K.
-        n_mels: bands of the input, each with its own batch norm.
+        n_mels: bands of the input, each with its own batch norm, which all channels share.
         base_channels: widths are 1/2/2/2 times this; 64 in the report (75,562 parameters at 256 mels).
         attention_activation: "hardswish" as reported, or "relu".
         dropout: before both linear layers.
+        in_channels: of the features.
 
-    Shape: (batch, 1, n_mels, time) -> (batch, n_classes). Needs n_mels >= 16 and 16 frames.
+    Shape: (batch, in_channels, n_mels, time) -> (batch, n_classes). Needs n_mels >= 16 and 16 frames.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SepConvCA(nn.Module):
         base_channels: int = 64,
         attention_activation: str = "hardswish",
         dropout: float = 0.1,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
         if attention_activation not in ACTIVATIONS:
@@ -60,7 +62,7 @@ class SepConvCA(nn.Module):
             )
         self.input_norm = nn.BatchNorm2d(n_mels)
         layers: list[nn.Module] = []
-        channels = 1
+        channels = in_channels
         for multiple in (1, 2, 2, 2):
             width = base_channels * multiple
             layers += [

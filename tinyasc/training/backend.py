@@ -16,11 +16,11 @@ class TorchBackend:
     def __init__(self, trained: Trained) -> None:
         self.trained = trained
         self.bundle = Bundle(trained.labels, trained.front_end.to_dict())
-        self.input_shape = (trained.front_end.n_mels, trained.front_end.n_frames())
+        self.input_shape = trained.front_end.shape
         self.n_classes = len(trained.labels)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(n_mels, frames) float32 features to (K,) float32 logits."""
+        """(channels, n_mels, frames) float32 features to (K,) float32 logits."""
         return logits(self.trained, features[None])[0]
 
 

@@ -23,10 +23,10 @@ class Classifier(L.LightningModule):
     """Trains a model by a recipe.
 
     Args:
-        module: (batch, 1, bands, frames) -> logits (batch, K).
+        module: (batch, channels, bands, frames) -> logits (batch, K).
         recipe: training, augmentation and distillation.
         n_classes: K.
-        band_scale: (bands,) factor that normalised the dB features; a gain in dB is added in these units.
+        band_scale: (channels, bands) of what a gain of 1 dB adds to the features.
         steps_per_epoch: for the learning rate schedule.
         reference: a frozen module whose answers to the same augmented batch are the distillation targets, in place of
             a teacher's stored ones. No part of the state.

@@ -10,8 +10,7 @@ from tinyasc.training.run import Trained
 
 def parameters_and_macs(trained: Trained) -> tuple[int, int]:
     """Trainable parameters, and convolution and linear MACs of one clip (torch counts 2 FLOP per MAC)."""
-    front_end = trained.front_end
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
-        trained.module(torch.zeros(1, 1, front_end.n_mels, front_end.n_frames()))
+        trained.module(torch.zeros(1, *trained.front_end.shape))
     return sum(p.numel() for p in trained.module.parameters()), counter.get_total_flops() // 2

@@ -27,7 +27,7 @@ DEMO_ROOT = Path("demo-scenes")
 
 @dataclass(frozen=True)
 class Part:
-    """Features (clips, bands, frames) float32 and class indices (clips,) of one set."""
+    """Features (clips, channels, bands, frames) float32 and class indices (clips,) of one set."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -78,7 +78,8 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
 
     Args:
         data: which clips.
-        front_end: its per-band normalisation is used; one without any is given the training set's mean and deviation.
+        front_end: its per-band normalisation is used; one without any is given the training set's mean and deviation in
+            every channel's bands.
 
     Raises:
         InputError: as `open_data` and `load_features`.
@@ -93,9 +94,10 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
     for values in (mel, *classes):
         digest.update(np.ascontiguousarray(values).data)
     if not front_end.band_scale:
-        mean = mel[:cut].mean(axis=(0, 2), dtype=np.float64)
-        deviation = mel[:cut].std(axis=(0, 2), dtype=np.float64)
-        scale = 1 / np.maximum(deviation, 1e-3)
+        mean = mel[:cut].mean(axis=(0, 3), dtype=np.float64)
+        deviation = mel[:cut].std(axis=(0, 3), dtype=np.float64)
+        # A band that does not change is not blown up: 1e-3 dB, or the power that counts as none.
+        scale = 1 / np.maximum(deviation, 1e-3 if front_end.log else front_end.amin)
         front_end = front_end.with_normalization(scale, -mean * scale)
     mel = normalize(mel, front_end)
     return Prepared(
@@ -145,7 +147,7 @@ class _Batches(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
         batch = {
-            "features": torch.from_numpy(self.part.features[index][:, None]),
+            "features": torch.from_numpy(self.part.features[index]),
             "label": torch.from_numpy(self.part.labels[index]),
         }
         if self.teacher is not None:
@@ -156,6 +158,9 @@ class _Batches(Dataset[dict[str, Tensor]]):
 def loader(
     part: Part, batch_size: int, *, seed: int | None, teacher: np.ndarray | None = None
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of features (batch, 1, bands, frames), label (batch,) and teacher (batch, K); without a seed in order."""
+    """Batches of features (batch, channels, bands, frames), label (batch,) and teacher (batch, K).
+
+    Without a seed in order.
+    """
     sampler = BatchesByEpoch(len(part.labels), batch_size, seed)
     return DataLoader(_Batches(part, teacher), sampler=sampler, batch_size=None)

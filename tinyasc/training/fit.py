@@ -25,6 +25,7 @@ from torch import nn
 
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
+from tinyasc.frontend import FrontEnd
 from tinyasc.models import build, check_input
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.features import Prepared, loader
@@ -58,8 +59,17 @@ def fit(
         return run.load()
     settings = recipe.training
     torch.manual_seed(settings.seed)
-    module = build(recipe.family, n_classes=len(data.labels), n_mels=data.front_end.n_mels, **recipe.model_options)
-    check_input(module, recipe.family, n_mels=data.front_end.n_mels, n_frames=data.front_end.n_frames())
+    front_end = data.front_end
+    if recipe.augment.gain_db and not front_end.log:
+        raise InputError(f"{recipe.name}: augment.gain_db adds dB, so it needs front_end.log; take one of them out")
+    module = build(
+        recipe.family,
+        n_classes=len(data.labels),
+        n_mels=front_end.n_mels,
+        in_channels=front_end.channels,
+        **recipe.model_options,
+    )
+    check_input(module, recipe.family, shape=front_end.shape)
     weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
     run.save(
         weights,
@@ -86,7 +96,7 @@ def train_module(
     """Trains any module by a recipe, or resumes it; `fit` without building, claiming and saving.
 
     Args:
-        module: (batch, 1, bands, frames) -> logits (batch, K).
+        module: (batch, channels, bands, frames) -> logits (batch, K).
         recipe: its training, augmentation and distillation.
         run: where checkpoints and metrics go.
         data: features.
@@ -107,7 +117,7 @@ def train_module(
         module,
         recipe,
         n_classes=len(data.labels),
-        band_scale=torch.tensor(data.front_end.band_scale, dtype=torch.float32),
+        band_scale=_gain_scale(data.front_end),
         steps_per_epoch=len(train),
         reference=reference,
     )
@@ -245,10 +255,19 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
+def _gain_scale(front_end: FrontEnd) -> torch.Tensor:
+    """What a gain of 1 dB adds to normalised features: (channels, bands); to deltas nothing."""
+    scale = torch.ones(front_end.channels, front_end.n_mels)
+    if front_end.band_scale:
+        scale = torch.tensor(front_end.band_scale).reshape(scale.shape)
+    scale[front_end.sides :] = 0
+    return scale
+
+
 def logits(trained: Trained, features: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Logits (clips, K) float32 of normalised features (clips, bands, frames)."""
+    """Logits (clips, K) float32 of normalised features (clips, channels, bands, frames)."""
     out = []
     with torch.inference_mode():
         for start in range(0, len(features), batch_size):
-            out.append(trained.module(torch.from_numpy(features[start : start + batch_size][:, None])).numpy())
+            out.append(trained.module(torch.from_numpy(features[start : start + batch_size])).numpy())
     return np.concatenate(out)

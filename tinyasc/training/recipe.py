@@ -45,6 +45,10 @@ class FrontEndPart(_Part):
     fmin: float = Field(0.0, ge=0)
     fmax: float | None = None
     mel_scale: Literal["slaney", "htk"] = "slaney"
+    pre_emphasis: float = Field(0.0, ge=0, lt=1)
+    stereo: bool = False
+    log: bool = True
+    deltas: int = Field(0, ge=0, le=2)
 
     def record(self) -> FrontEnd:
         """The frozen record."""
@@ -137,7 +141,7 @@ class Recipe(_Part):
     def _has_family(cls, model: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(model.get("family"), str):
             raise ValueError("needs a `family`, for example `family: sepconv_ca`")
-        if fixed := {"n_classes", "n_mels"} & set(model):
+        if fixed := {"n_classes", "n_mels", "in_channels"} & set(model):
             raise ValueError(f"{min(fixed)} follows from the data and the front end; take it out")
         return model
 

@@ -126,7 +126,13 @@ class Run:
         recipe = check_recipe(record["recipe"], str(self.path / "model.json"))
         front_end = FrontEnd.from_dict(record["front_end"], str(self.path / "model.json"))
         labels = tuple(record["labels"])
-        module = build(recipe.family, n_classes=len(labels), n_mels=front_end.n_mels, **recipe.model_options)
+        module = build(
+            recipe.family,
+            n_classes=len(labels),
+            n_mels=front_end.n_mels,
+            in_channels=front_end.channels,
+            **recipe.model_options,
+        )
         file = self.path / "model.safetensors"
         try:
             module.load_state_dict(safetensors.torch.load_file(file))

@@ -18,16 +18,16 @@ class Backend(Protocol):
 
     Attributes:
         bundle: labels, front end and card, read from the file.
-        input_shape: (n_mels, frames).
+        input_shape: (channels, n_mels, frames).
         n_classes: K, the length of the logits.
     """
 
     bundle: Bundle
-    input_shape: tuple[int, int]
+    input_shape: tuple[int, int, int]
     n_classes: int
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(n_mels, frames) float32 features to (K,) float32 logits."""
+        """(channels, n_mels, frames) float32 features to (K,) float32 logits."""
         ...
 
 
@@ -64,7 +64,7 @@ def without_card(where: str) -> ModelFileError:
     )
 
 
-def check_features(features: np.ndarray, input_shape: tuple[int, int]) -> np.ndarray:
+def check_features(features: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
     """The features as contiguous float32.
 
     Raises:

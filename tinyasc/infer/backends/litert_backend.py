@@ -20,7 +20,7 @@ DTYPES = (np.float32, np.int8, np.int16)
 
 
 class LiteRtBackend:
-    """A .tflite model of input (1, n_mels, frames, 1) and output (1, K).
+    """A .tflite model of input (1, n_mels, frames, channels) and output (1, K).
 
     Args:
         path_or_bytes: the file, or its content.
@@ -55,17 +55,17 @@ class LiteRtBackend:
             self._interpreter = _interpreter(content, where, num_threads, exact=True)
         self._output = _only(outputs, "output", where)
         shape, classes = tuple(map(int, self._input["shape"])), tuple(map(int, self._output["shape"]))
-        if len(shape) != 4 or shape[0] != 1 or shape[3] != 1:
-            raise ModelFileError(f"{where}: its input is {shape}, expected (1, n_mels, frames, 1)")
+        if len(shape) != 4 or shape[0] != 1:
+            raise ModelFileError(f"{where}: its input is {shape}, expected (1, n_mels, frames, channels)")
         if len(classes) != 2 or classes[0] != 1:
             raise ModelFileError(f"{where}: its output is {classes}, expected (1, classes)")
-        self.input_shape = (shape[1], shape[2])
+        self.input_shape = (shape[3], shape[1], shape[2])
         self.n_classes = classes[1]
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(n_mels, frames) features to (K,) float32 logits. Calls from several threads take turns."""
+        """(channels, n_mels, frames) features to (K,) float32 logits. Calls from several threads take turns."""
         features = check_features(features, self.input_shape)
-        quantized = quantize(features, self._input)[None, :, :, None]
+        quantized = np.ascontiguousarray(quantize(features, self._input).transpose(1, 2, 0))[None]
         try:
             with self._lock:
                 self._interpreter.set_tensor(self._input["index"], quantized)

@@ -14,7 +14,7 @@ SEVERITY_ERROR = 3
 
 
 class OnnxBackend:
-    """An .onnx model of input (1, 1, n_mels, frames) float32 and output (1, K) float32.
+    """An .onnx model of input (1, channels, n_mels, frames) float32 and output (1, K) float32.
 
     Args:
         path_or_bytes: the file, or its content.
@@ -53,16 +53,16 @@ class OnnxBackend:
             raise ModelFileError(
                 f"{where}: it takes {inputs[0].type} and gives {outputs[0].type}, expected tensor(float)"
             )
-        if len(shape) != 4 or shape[:2] != [1, 1] or not all(isinstance(size, int) for size in shape):
-            raise ModelFileError(f"{where}: its input is {tuple(shape)}, expected (1, 1, n_mels, frames)")
+        if len(shape) != 4 or shape[0] != 1 or not all(isinstance(size, int) for size in shape):
+            raise ModelFileError(f"{where}: its input is {tuple(shape)}, expected (1, channels, n_mels, frames)")
         if len(classes) != 2 or classes[0] != 1 or not isinstance(classes[1], int):
             raise ModelFileError(f"{where}: its output is {tuple(classes)}, expected (1, classes)")
         self._session, self._input, self._output = session, inputs[0].name, outputs[0].name
-        self.input_shape = (int(shape[2]), int(shape[3]))
+        self.input_shape = (int(shape[1]), int(shape[2]), int(shape[3]))
         self.n_classes = classes[1]
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(n_mels, frames) features to (K,) float32 logits."""
+        """(channels, n_mels, frames) features to (K,) float32 logits."""
         features = check_features(features, self.input_shape)
-        answer = self._session.run([self._output], {self._input: features[None, None]})[0]
+        answer = self._session.run([self._output], {self._input: features[None]})[0]
         return np.asarray(answer, np.float32)[0]
