@@ -257,12 +257,14 @@ def _write(folder: Path, measured: Sequence[Measured], compared: list[dict[str, 
 def _print(
     measured: Sequence[Measured], pooled: Sequence[Measured], compared: list[dict[str, Any]], settings: Settings
 ) -> None:
-    rows = [_row(m) for m in measured]
     clips = {str(name) for m in measured for name in m.predictions.clips}
     data = ", ".join(sorted({str(m.record.get("data", "kept answers")) for m in measured}))
     copies = f", mean of {settings.tta} test-time copies (costs x {settings.tta})" if settings.tta > 1 else ""
     synthetic = ", synthetic scenes" if any(m.record.get("synthetic") for m in measured) else ""
-    print_table(f"{settings.part.capitalize()}, {len(clips)} clips of {data}{synthetic}{copies}", rows)
+    # A cross-validation has a table of its own, and no costs.
+    rows = [_row(m) for m in measured if m.candidate is not None or "per_fold" not in m.record]
+    if rows:
+        print_table(f"{settings.part.capitalize()}, {len(clips)} clips of {data}{synthetic}{copies}", rows)
     for m in measured:
         if "per_fold" in m.record:
             print_folds(m.name, m.record)

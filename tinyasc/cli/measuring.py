@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tinyasc.evaluate.predictions import Predictions
 from tinyasc.training.features import open_data
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
+from tinyasc.training.run import relative
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def measure_all(targets: Sequence[Path], name: str | None, root: str | None, set
     data = base_data(rest, name, root, settings.test_fold)
     tables: dict[str, tuple[ClipTable, Split]] = {}
     once: set[tuple[str, Path]] = set()
-    listed = [c for target in rest for c in candidates(target, named=len(targets) > 1)]
+    listed = _unique_names([c for target in rest for c in candidates(target, named=len(targets) > 1)])
     # All are checked before the first is measured, which may take minutes.
     for candidate, own in [(c, c.data(data, settings.test_fold)) for c in listed]:
         if (candidate.system, path := candidate.path.resolve()) in once:
@@ -69,6 +71,14 @@ def measure_all(targets: Sequence[Path], name: str | None, root: str | None, set
             tables[key] = open_data(own)
         found.append(_measure(candidate, own, *tables[key], settings))
     return found
+
+
+def _unique_names(listed: list[Candidate]) -> list[Candidate]:
+    """Models of different files under one name are called by their paths."""
+    home: dict[str, set[Path]] = {}
+    for c in listed:
+        home.setdefault(c.name, set()).add(c.path.resolve())
+    return [c if len(home[c.name]) == 1 else dataclasses.replace(c, name=str(relative(c.path))) for c in listed]
 
 
 def _keeps_answers(target: Path, settings: Settings) -> bool:

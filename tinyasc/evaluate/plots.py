@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, GRID, BAR, SEEN, UNSEEN = "#222222", "#d9d9d9", "#4c78a8", "#4c78a8", "#e08a3c"
+INK, GRID, BAR, SEEN, UNSEEN, OTHER = "#222222", "#d9d9d9", "#4c78a8", "#4c78a8", "#e08a3c", "#8a8a8a"
 
 
 def write_plots(scores: dict[str, Any], folder: Path, *, title: str) -> list[Path]:
@@ -104,7 +104,7 @@ def reliability(calibration: dict[str, Any], title: str) -> Figure:
 def classes(per_class: dict[str, dict[str, Any]], title: str) -> Figure:
     """Accuracy (recall) of every class as a bar, its precision as a mark."""
     names = [name for name, scores in per_class.items() if scores["clips"]]
-    figure, axes = _figure(6.4, 1.5 + 0.3 * len(names))
+    figure, axes = _figure(7.2, 1.5 + 0.3 * len(names))
     y = np.arange(len(names))
     values = [100 * per_class[name]["accuracy"] for name in names]
     axes.barh(y, values, 0.66, color=BAR, label="accuracy (recall)")
@@ -116,8 +116,8 @@ def classes(per_class: dict[str, dict[str, Any]], title: str) -> Figure:
     axes.plot([v for _, v in marks], [i for i, _ in marks], "D", color=UNSEEN, ms=5, mec="white", label="precision")
     _bar_labels(axes, y, values)
     axes.set_yticks(y, [f"{_words(name)} ({per_class[name]['clips']})" for name in names], size=9)
-    _percent(axes)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False, fontsize=9)
+    _percent(axes, len(names))
+    _legend_above(axes)
     axes.set_title(f"{title}, clips in brackets", size=10, loc="left", pad=24)
     return figure
 
@@ -126,22 +126,28 @@ def devices(per_device: dict[str, dict[str, Any]], title: str) -> Figure:
     """Accuracy of every device, coloured by whether training heard it."""
     order = {None: 0, True: 1, False: 2}
     names = sorted(per_device, key=lambda name: (order[per_device[name]["seen"]], name))
-    figure, axes = _figure(6.4, 1.5 + 0.27 * len(names))
+    figure, axes = _figure(7.2, 1.5 + 0.27 * len(names))
     y = np.arange(len(names))
     values = [100 * per_device[name]["accuracy"] for name in names]
     for seen, colour, words in (
-        (None, "#8a8a8a", "as recorded"),
-        (True, SEEN, "seen in training"),
+        (None, OTHER, "as it is"),
+        (True, SEEN, "seen"),
         (False, UNSEEN, "unseen"),
     ):
         own = [i for i, name in enumerate(names) if per_device[name]["seen"] is seen]
         if own:
             mean = np.mean([values[i] for i in own])
-            axes.barh(y[own], [values[i] for i in own], 0.66, color=colour, label=f"{words} (mean {mean:.1f} %)")
+            axes.barh(
+                y[own],
+                [values[i] for i in own],
+                0.66,
+                color=colour,
+                label=words if len(own) == 1 else f"{words}, mean {mean:.1f} %",
+            )
     _bar_labels(axes, y, values)
     axes.set_yticks(y, [f"{name} ({per_device[name]['clips']:.0f})" for name in names], size=9)
-    _percent(axes)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9)
+    _percent(axes, len(names))
+    _legend_above(axes)
     axes.set_title(f"{title}, clips in brackets", size=10, loc="left", pad=24)
     return figure
 
@@ -160,8 +166,23 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _percent(axes: Axes) -> None:
-    axes.set(xlim=(0, 108), xlabel="percent")
+def _legend_above(axes: Axes) -> None:
+    legend = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+        borderpad=0.2,
+        columnspacing=1.2,
+        handlelength=1.2,
+    )
+    # Else a wide legend takes the axes' room.
+    legend.set_in_layout(False)
+
+
+def _percent(axes: Axes, bars: int) -> None:
+    axes.set(xlim=(0, 102), ylim=(-0.6, bars - 0.4), xlabel="percent")
     axes.set_xticks(range(0, 101, 20))
     axes.invert_yaxis()
     _plain(axes, "x")

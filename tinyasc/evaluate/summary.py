@@ -41,7 +41,7 @@ def evaluate(predictions: Predictions, *, draws: int = bootstrap.DRAWS, seed: in
         found |= per_device(predictions)
     folds = np.unique(predictions.folds)
     if len(folds) > 1:
-        found["per_fold"] = {str(f): _with_seeds(predictions.where(predictions.folds == f)) for f in folds}
+        found["per_fold"] = {str(f): _part(predictions.where(predictions.folds == f), draws, seed) for f in folds}
     if len(np.unique(predictions.seeds)) > 1:
         found["over_seeds"] = over_seeds(predictions)
     return found
@@ -84,13 +84,7 @@ def device_views(views: Predictions, *, draws: int = bootstrap.DRAWS, seed: int 
     parts = {"clean": views.devices == CLEAN, "seen": views.seen == SEEN, "unseen": views.seen == UNSEEN}
     for name, mask in parts.items():
         rows = views.where(mask)
-        found[name] = {
-            **metrics.evaluate(rows.probabilities, rows.labels),
-            "intervals": _intervals(rows, draws, seed),
-            "devices": [str(device) for device in np.unique(rows.devices)],
-        }
-        if len(np.unique(rows.seeds)) > 1:
-            found[name]["over_seeds"] = over_seeds(rows)
+        found[name] = {**_part(rows, draws, seed), "devices": [str(device) for device in np.unique(rows.devices)]}
     found["per_device"] = per_device(views)["per_device"]
     return found
 
@@ -173,9 +167,13 @@ def _intervals(predictions: Predictions, draws: int, seed: int) -> dict[str, Any
     return {**about, **{name: list(values) for name, values in found.items()}}
 
 
-def _with_seeds(predictions: Predictions) -> dict[str, Any]:
-    scores: dict[str, Any] = metrics.evaluate(predictions.probabilities, predictions.labels)
-    return {**scores, **({"over_seeds": over_seeds(predictions)} if len(np.unique(predictions.seeds)) > 1 else {})}
+def _part(rows: Predictions, draws: int, seed: int) -> dict[str, Any]:
+    """Scores of some rows, with their intervals and, where there are several seeds, what these change."""
+    found: dict[str, Any] = metrics.evaluate(rows.probabilities, rows.labels)
+    found["intervals"] = _intervals(rows, draws, seed)
+    if len(np.unique(rows.seeds)) > 1:
+        found["over_seeds"] = over_seeds(rows)
+    return found
 
 
 def _mean(scores: list[dict[str, Any]]) -> dict[str, float]:
