@@ -136,14 +136,8 @@ def devices(per_device: dict[str, dict[str, Any]], title: str) -> Figure:
     ):
         own = [i for i, name in enumerate(names) if per_device[name]["seen"] is seen]
         if own:
-            mean = np.mean([values[i] for i in own])
-            axes.barh(
-                y[own],
-                [values[i] for i in own],
-                0.66,
-                color=colour,
-                label=words if len(own) == 1 else f"{words}, mean {mean:.1f} %",
-            )
+            mean = "" if len(own) == 1 else f", mean {np.mean([values[i] for i in own]):.1f} %"
+            axes.barh(y[own], [values[i] for i in own], 0.66, color=colour, label=words + mean)
     _bar_labels(axes, y, values)
     axes.set_yticks(y, [f"{name} ({per_device[name]['clips']:.0f})" for name in names], size=9)
     _percent(axes, len(names))
