@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from tinyasc.cli.candidates import FILES, Candidate, base_data, candidates, fold_runs
 from tinyasc.data import Clip, ClipTable, Split
@@ -97,6 +98,8 @@ def stored_answers(folder: Path) -> Measured:
 def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, settings: Settings) -> Measured:
     clips: tuple[Clip, ...] = getattr(split, settings.part)
     common = {"fold": data.test_fold, "run_seed": candidate.seed, "tta": settings.tta, "seed": settings.seed}
+    # Read first, since a missing one should be said before minutes are spent.
+    seen, unseen = _responses(settings, candidate.model.front_end.sample_rate)
     with progress(f"evaluate {candidate.name}") as report:
         found = measure(candidate.model, table, clips, heard=split.train, progress=report, **common)
     record: dict[str, Any] = {
@@ -114,16 +117,20 @@ def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, s
         **summary.evaluate(found),
     }
     views = None
-    if settings.devices is not None and settings.device_root is not None:
-        rate = candidate.model.front_end.sample_rate
-        seen, unseen = (
-            read_responses(files, settings.device_root, rate)
-            for files in (settings.devices.train, settings.devices.test)
-        )
+    if settings.devices is not None:
         with progress(f"evaluate {candidate.name} through {len(seen) + len(unseen)} microphones") as report:
             views = measure_views(candidate.model, table, clips, seen=seen, unseen=unseen, progress=report, **common)
         record["device_views"] = {"list": settings.devices.name, **summary.device_views(views)}
     return Measured(candidate.name, found, record, candidate, views)
+
+
+def _responses(settings: Settings, rate: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Impulse responses of the microphones of training and of test; none without --devices."""
+    if settings.devices is None or settings.device_root is None:
+        return {}, {}
+    lists = (settings.devices.train, settings.devices.test)
+    seen, unseen = (read_responses(files, settings.device_root, rate) for files in lists)
+    return seen, unseen
 
 
 def pool(measured: Sequence[Measured]) -> list[Measured]:

@@ -35,7 +35,7 @@ class Row:
 def print_table(title: str, rows: list[Row]) -> None:
     """Prints models with costs and scores to standard output."""
     headings = ("model", "parameters", "parameter bytes", "scale bytes", "file bytes", "MMAC/clip", "accuracy")
-    table = _table(title, (*headings, "95 % interval", "log loss", "budget"), left=("model", "budget"))
+    table = _table((*headings, "95 % interval", "log loss", "budget"), left=("model", "budget"))
     for row in rows:
         table.add_row(
             row.name,
@@ -49,34 +49,36 @@ def print_table(title: str, rows: list[Row]) -> None:
             f"{row.log_loss:.3f}",
             row.budget,
         )
-    _print(table)
+    _print(title, table)
 
 
 def print_folds(name: str, scores: dict[str, Any]) -> None:
     """Prints a cross-validation: every fold, all out-of-fold answers, and what seeds change."""
     seeds = len(scores["over_seeds"]["seeds"]) if "over_seeds" in scores else 1
     title = f"{name}: every fold tested by {'a model' if seeds == 1 else f'{seeds} models (seeds)'} that never heard it"
-    table = _table(title, ("fold", "answers", "accuracy", "95 % interval", "class average", "log loss"), left=("fold",))
+    table = _table(("fold", "answers", "accuracy", "95 % interval", "class average", "log loss"), left=("fold",))
     for fold, part in scores["per_fold"].items():
         table.add_row(fold, *_scores(part))
     table.add_section()
     table.add_row("out of fold, all", *_scores(scores))
-    _print(table)
+    _print(title, table)
 
 
 def print_pooled(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """Prints folds and seeds of one recipe that were scored together."""
     headings = ("models", "seeds", "folds", "answers", "accuracy", "95 % interval", "class average", "log loss")
-    table = _table("Together (± is the standard deviation over seeds)", headings, left=("models",))
+    title = "Together (± is the standard deviation over seeds)"
+    table = _table(headings, left=("models",))
     for name, scores in rows:
         listed = [", ".join(map(str, scores[key])) for key in ("seeds", "folds")]
         table.add_row(name, *listed, *_scores(scores))
-    _print(table)
+    _print(title, table)
 
 
 def print_devices(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """Prints the accuracy on every device, one column per model."""
-    table = _table("Accuracy by device", ("device", "clips", *(name for name, _ in rows)), left=("device",))
+    title = "Accuracy by device"
+    table = _table(("device", "clips", *(name for name, _ in rows)), left=("device",))
     first = rows[0][1]["per_device"]
     order = {None: 0, True: 1, False: 2}
     words = {None: "", True: " (seen)", False: " (unseen)"}
@@ -89,7 +91,7 @@ def print_devices(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     for key, title in means.items():
         if key in first or any(key in scores for _, scores in rows):
             table.add_row(title, "", *(_percent(s[key]["accuracy"]) if key in s else "-" for _, s in rows))
-    _print(table)
+    _print(title, table)
 
 
 def print_views(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -101,7 +103,7 @@ def print_views(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
         f"{n['unseen']} of its test list (unseen)"
     )
     headings = ("model", "clips", "accuracy", "95 % interval", "log loss", "worst microphone")
-    table = _table(title, headings, left=("model", "clips", "worst microphone"))
+    table = _table(headings, left=("model", "clips", "worst microphone"))
     for name, scores in rows:
         for key in ("clean", "seen", "unseen"):
             _, accuracy, interval, _, loss = _scores(scores[key])
@@ -110,7 +112,7 @@ def print_views(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
             shown = "" if key == "clean" else f"{_percent(own[worst])} {worst}"
             table.add_row(name if key == "clean" else "", key, accuracy, interval, loss, shown)
         table.add_section()
-    _print(table)
+    _print(title, table)
 
 
 def print_comparison(rows: Sequence[dict[str, Any]]) -> None:
@@ -121,7 +123,7 @@ def print_comparison(rows: Sequence[dict[str, Any]]) -> None:
         f"Against {first['against']}: paired bootstrap on {first['clips']} clips, {unit} drawn {first['draws']} times"
     )
     headings = ("model", "accuracy", "95 % interval", "p", "log loss", "95 % interval", "p")
-    table = _table(title, headings, left=("model",))
+    table = _table(headings, left=("model",))
     for row in rows:
         cells = []
         for key, scale, digits in (("accuracy", 100, 2), ("log_loss", 1, 3)):
@@ -130,7 +132,7 @@ def print_comparison(rows: Sequence[dict[str, Any]]) -> None:
             unit = " points" if key == "accuracy" else ""
             cells += [f"{scale * found['difference']:+.{digits}f}{unit}", f"{low} to {high}", f"{found['p']:.4f}"]
         table.add_row(row["model"], *cells)
-    _print(table)
+    _print(title, table)
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:
@@ -147,16 +149,19 @@ def _scores(scores: dict[str, Any]) -> list[str]:
     return [*cells, f"{loss[0]:.3f}" + ("" if loss[1] is None else f" ± {loss[1]:.3f}")]
 
 
-def _table(title: str, headings: Sequence[str], *, left: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(headings: Sequence[str], *, left: Sequence[str]) -> Table:
+    table = Table()
     for heading in headings:
         table.add_column(heading, justify="left" if heading in left else "right")
     return table
 
 
-def _print(table: Table) -> None:
-    console = Console()
-    Console(width=None if console.is_terminal else WIDTH).print(table)
+def _print(title: str, table: Table) -> None:
+    width = None if Console().is_terminal else WIDTH
+    console = Console(width=width)
+    # Not as the table's title, which would be folded at the table's width.
+    console.print(title, style="italic", highlight=False, markup=False)
+    console.print(table)
 
 
 def _count(value: int | None) -> str:
