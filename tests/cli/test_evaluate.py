@@ -229,6 +229,19 @@ def test_what_is_refused(folder, args, words):
     assert sorted(p for p in Path().rglob("*") if p.name != ".lock") == before
 
 
+def test_a_cross_validation_that_was_stopped(folder, tmp_path):
+    for name in ("folds.json", "fold1-seed0/recipe.yaml", "fold1-seed0/data.blake2b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(Path("cv", name).read_bytes())
+    assert "not every fold is trained" in invoke(tmp_path, code=2)
+
+
+def test_folds_beside_a_run_of_another_kind_are_compared_together(folder):
+    runs = ("cv/fold1-seed0", "cv/fold1-seed1")
+    compared = [r for r in records(*runs, "--against", "cv/fold1-seed1") if "against" in r]
+    assert [r["model"] for r in compared] == ["fold1-seed0 and 1 more"]
+
+
 def test_damaged_answers(folder, tmp_path):
     (tmp_path / "predictions.npz").write_bytes(b"PK cut")
     assert "damaged, or no predictions" in invoke(tmp_path, code=2)

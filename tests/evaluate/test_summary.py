@@ -61,6 +61,8 @@ def test_devices_by_hand():
 def test_the_unknown_class_gives_the_open_set_score():
     kept = dataclasses.replace(certain([0, 1, 2, 2, 0, 1], [0, 0, 2, 2, 2, 1]), names=("bus", "park", "unknown"))
     assert summary.evaluate(kept)["tau2019_1c_score"] == pytest.approx(((0.5 + 1) / 2 + 2 / 3) / 2)
+    for part in (kept.labels == 2, kept.labels != 2):
+        assert "tau2019_1c_score" not in summary.evaluate(kept.where(part))
 
 
 def test_seeds_by_hand():

@@ -160,7 +160,10 @@ def command(
             )
         measured, out = _cross_validate(folds, like, overrides, data_name, root, seeds, folder, settings)
         pooled = []
-    compared = compare(pooled or measured, against, data_name, root, settings) if against else []
+    # Folds and seeds that are scored together are compared together.
+    members = {name for m in pooled for name in m.record["pooled"]}
+    apart = [m for m in measured if m.name not in members]
+    compared = compare([*apart, *pooled], against, data_name, root, settings) if against else []
     if out is not None:
         _write(out, [*measured, *pooled], compared, flat=folds is not None)
     if as_json:

@@ -22,7 +22,7 @@ from tinyasc.evaluate.predictions import Predictions
 from tinyasc.training.features import open_data
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
-from tinyasc.training.run import relative
+from tinyasc.training.run import Run, relative
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ def measure_all(targets: Sequence[Path], name: str | None, root: str | None, set
     found = [stored_answers(target) for target in kept]
     if not rest:
         return found
+    for target in rest:
+        if not all(Run(run).finished for run in fold_runs(target)):
+            raise InputError(f"{target}: not every fold is trained; run the same `tinyasc evaluate --folds` again")
     data = base_data(rest, name, root, settings.test_fold)
     tables: dict[str, tuple[ClipTable, Split]] = {}
     once: set[tuple[str, Path]] = set()

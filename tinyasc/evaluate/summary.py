@@ -25,14 +25,16 @@ def evaluate(predictions: Predictions, *, draws: int = bootstrap.DRAWS, seed: in
     Returns:
         The scores of `metrics.evaluate` and class-averaged precision; "intervals"; "per_class", "confusion_matrix",
         "calibration"; "per_device", "mean_over_devices", "seen_devices" and "unseen_devices" where rows have devices;
-        "tau2019_1c_score" where a class is called unknown; "per_fold" and "over_seeds" where there are several.
+        "tau2019_1c_score" where there are clips of a class called unknown, and others; "per_fold" and "over_seeds" where there are several.
     """
     p, labels = predictions.probabilities, predictions.labels
     found: dict[str, Any] = metrics.evaluate(p, labels)
     found["class_average_precision"] = metrics.class_average_precision(p, labels)
     found["calibration"] = metrics.calibration(p, labels)
     if UNKNOWN in predictions.names:
-        found["tau2019_1c_score"] = metrics.open_set_score(p, labels, predictions.names.index(UNKNOWN))
+        unknown = predictions.names.index(UNKNOWN)
+        if 0 < (labels == unknown).sum() < len(labels):
+            found["tau2019_1c_score"] = metrics.open_set_score(p, labels, unknown)
     found["intervals"] = _intervals(predictions, draws, seed)
     found["labels"] = list(predictions.names)
     found["confusion_matrix"] = metrics.confusion_matrix(p, labels).tolist()
