@@ -25,7 +25,8 @@ def evaluate(predictions: Predictions, *, draws: int = bootstrap.DRAWS, seed: in
     Returns:
         The scores of `metrics.evaluate` and class-averaged precision; "intervals"; "per_class", "confusion_matrix",
         "calibration"; "per_device", "mean_over_devices", "seen_devices" and "unseen_devices" where rows have devices;
-        "tau2019_1c_score" where there are clips of a class called unknown, and others; "per_fold" and "over_seeds" where there are several.
+        "tau2019_1c_score" where there are clips of a class called unknown, and others; "per_fold" and "over_seeds"
+        where there are several.
     """
     p, labels = predictions.probabilities, predictions.labels
     found: dict[str, Any] = metrics.evaluate(p, labels)
