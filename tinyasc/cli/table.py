@@ -81,16 +81,16 @@ def print_devices(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     table = _table(("device", "clips", *(name for name, _ in rows)), left=("device",))
     first = rows[0][1]["per_device"]
     order = {None: 0, True: 1, False: 2}
-    words = {None: "", True: " (seen)", False: " (unseen)"}
+    marks = {None: "", True: " (seen)", False: " (unseen)"}
     for device in sorted(first, key=lambda name: (order[first[name]["seen"]], name)):
         cells = [scores["per_device"].get(device) for _, scores in rows]
         shown = [_percent(cell["accuracy"]) if cell else "-" for cell in cells]
-        table.add_row(device + words[first[device]["seen"]], f"{first[device]['clips']:.0f}", *shown)
+        table.add_row(device + marks[first[device]["seen"]], f"{first[device]['clips']:.0f}", *shown)
     table.add_section()
     means = {"mean_over_devices": "mean over devices", "seen_devices": "mean, seen", "unseen_devices": "mean, unseen"}
-    for key, title in means.items():
+    for key, words in means.items():
         if key in first or any(key in scores for _, scores in rows):
-            table.add_row(title, "", *(_percent(s[key]["accuracy"]) if key in s else "-" for _, s in rows))
+            table.add_row(words, "", *(_percent(s[key]["accuracy"]) if key in s else "-" for _, s in rows))
     _print(title, table)
 
 

@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 def probabilities(
     model: Model,
-    paths: Sequence[Path],
+    clips: Sequence[Clip],
     *,
     tta: int = 1,
     seed: int = 0,
@@ -30,7 +30,7 @@ def probabilities(
 
     Args:
         model: from `tinyasc.infer.runner.load`.
-        paths: audio files.
+        clips: their labels do not matter.
         tta: test-time copies of each clip whose probabilities are averaged.
         seed: of the copies.
         progress: called with clips done and clips in all.
@@ -39,11 +39,10 @@ def probabilities(
         InputError: a clip that cannot be read.
     """
     answers = []
-    for done, path in enumerate(paths, start=1):
-        samples = read_audio(path, model.front_end.sample_rate)
-        answers.append(model.predict(samples, tta=tta, seed=seed).probabilities)
+    for done, clip in enumerate(clips, start=1):
+        answers.append(model.predict(_samples(model, clip), tta=tta, seed=seed).probabilities)
         if progress:
-            progress(done, len(paths))
+            progress(done, len(clips))
     return np.stack(answers)
 
 
@@ -76,7 +75,7 @@ def measure(
         InputError: clips without labels, other labels than the model's, or a clip that cannot be read.
     """
     labels = check_labels(model, table, clips)
-    p = probabilities(model, [clip.path for clip in clips], tta=tta, seed=seed, progress=progress)
+    p = probabilities(model, clips, tta=tta, seed=seed, progress=progress)
     known = {clip.device for clip in heard}
     seen = [NEITHER if not clip.device else SEEN if clip.device in known else UNSEEN for clip in clips]
     devices = [clip.device for clip in clips]
@@ -123,7 +122,7 @@ def measure_views(
     p, devices, flags = [], [], []
     total = len(clips) * (1 + len(responses))
     for clip in clips:
-        samples = read_audio(clip.path, model.front_end.sample_rate)
+        samples = _samples(model, clip)
         for device in (CLEAN, *responses):
             view = samples if device == CLEAN else through(samples, responses[device])
             p.append(model.predict(view, tta=tta, seed=seed).probabilities)
@@ -160,6 +159,10 @@ def clip_names(table: ClipTable, clips: Sequence[Clip]) -> list[str]:
     """Paths relative to the folder that all clips of the table share: the same wherever the data set lies."""
     root = os.path.commonpath([clip.path.parent for clip in table.clips])
     return [Path(os.path.relpath(clip.path, root)).as_posix() for clip in clips]
+
+
+def _samples(model: Model, clip: Clip) -> np.ndarray:
+    return read_audio(clip.path, model.front_end.sample_rate)
 
 
 def _rows(

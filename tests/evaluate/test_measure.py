@@ -57,7 +57,7 @@ def test_rows_say_where_they_come_from(table):
     assert found.seen.tolist() == [1, 1, 0, -1]
     assert set(found.folds) == {2} and set(found.seeds) == {7}
     assert (found.probabilities.argmax(axis=1) == found.labels).all()
-    np.testing.assert_array_equal(found.probabilities, probabilities(model(), [c.path for c in table.clips]))
+    np.testing.assert_array_equal(found.probabilities, probabilities(model(), table.clips))
 
 
 def test_names_are_the_same_wherever_the_data_lies(table, tmp_path):
@@ -85,7 +85,7 @@ def test_views_are_what_each_microphone_hears(table, rng):
             samples = soundfile.read(clip.path, dtype="float32")[0]
             expected = model().classify(features(through(samples, response), FRONT_END))
             np.testing.assert_allclose(by[device].probabilities[i], expected)
-    np.testing.assert_array_equal(by["clean"].probabilities, probabilities(model(), [c.path for c in table.clips]))
+    np.testing.assert_array_equal(by["clean"].probabilities, probabilities(model(), table.clips))
 
 
 def test_clips_without_labels_are_refused(table):
