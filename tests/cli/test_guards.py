@@ -86,7 +86,10 @@ def test_no_fold_is_measured_that_was_trained_on(folder):
     invoke("train", "teacher.yaml", *run, "--set", "data.name=esc10", "--set", "data.test_fold=2", "--run", "fold2")
     assert json.loads(invoke("evaluate", "fold1", "--json"))["test_fold"] == 1
     assert "fold 3 is no test for it" in invoke("evaluate", "fold1", "--test-fold", "3", code=2)
-    assert "is no test for it" in invoke("evaluate", "fold1", "fold2", code=2)
+    # Each is tested on its own fold; a fold that is named is a test for one of them alone.
+    both = [json.loads(line) for line in invoke("evaluate", "fold1", "fold2", "--json").splitlines()]
+    assert [r.get("test_fold") for r in both] == [1, 2, None] and both[2]["folds"] == [1, 2]
+    assert "fold 1 is no test for it" in invoke("evaluate", "fold1", "fold2", "--test-fold", "1", code=2)
     # What was exported remembers it too.
     invoke("export", "fold1", "--to", "onnx", "--precision", "fp32", "-o", "fold1.onnx")
     lone = ("evaluate", "fold1.onnx", "--data", "esc10", "--root", "esc")

@@ -237,10 +237,11 @@ def test_evaluate_prints_a_table_of_the_test_clips(folder, student):
     result = tinyasc("evaluate")
     assert "Test, 90 clips of demo, synthetic scenes" in result.stdout
     assert "of 16384 bytes: met" in result.stdout
+    assert "Accuracy by device" in result.stdout and "s4 (unseen)" in result.stdout and "mean, seen" in result.stdout
     assert "model-int8.tflite agrees with float32 in top-1 on" in result.stdout
     table = [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in result.stdout.splitlines()]
     (headings,) = [cells for cells in table if "model" in cells]
-    (int8,) = [dict(zip(headings, cells, strict=True)) for cells in table if "model-int8.tflite" in cells]
+    (int8,) = [dict(zip(headings, cells, strict=True)) for cells in table if cells[:1] == ["model-int8.tflite"]]
     entry = json.loads((student / "report.json").read_text())["files"][2]
     assert int8["parameters"] == f"{entry['parameters']:,}" and int8["file bytes"] == f"{entry['file_bytes']:,}"
     assert int8["scale bytes"] == f"{entry['quantization_bytes']:,}"

@@ -1,48 +1,30 @@
-"""`tinyasc evaluate`: scores of runs and model files on a data set's test clips."""
+"""`tinyasc evaluate`: scores of runs and model files on a data set's test clips, and of recipes over folds."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from tinyasc.cli.table import Row, print_table
-from tinyasc.compress.deploy import OVER_BUDGET
+from tinyasc.cli.candidates import FILES
+from tinyasc.cli.measuring import Measured, Settings, compare, measure_all, pool
+from tinyasc.cli.table import Row, print_comparison, print_devices, print_folds, print_pooled, print_table, print_views
+from tinyasc.cli.train import with_data
+from tinyasc.data.devices import DeviceList, load_device_list
 from tinyasc.errors import InputError
-from tinyasc.evaluate import metrics
-from tinyasc.evaluate.clips import probabilities
-from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.evaluate import summary
+from tinyasc.evaluate.predictions import Predictions
+from tinyasc.files import write_atomic
 from tinyasc.infer.find import newest_model
-from tinyasc.infer.runner import Model, load
-from tinyasc.training.backend import torch_model
-from tinyasc.training.count import parameters_and_macs
-from tinyasc.training.features import class_indices, open_data
-from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Data
-from tinyasc.training.run import Run
-from tinyasc_export.tflite import constant_bytes
-from tinyasc_export.tflite_metadata import IDENTIFIER
+from tinyasc.training.cross_validation import cross_validate, fold_fingerprint
+from tinyasc.training.recipe import configs_folder, load_recipe
+from tinyasc.training.run import RUNS
 
-FILES = ("model-fp32.tflite", "model-int8.tflite")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One model to measure: what data it was trained on, its costs and, where it has one, its budget in bytes."""
-
-    name: str
-    model: Model
-    trained_on: dict[str, Any]
-    parameters: int
-    parameter_bytes: int
-    quantization_bytes: int
-    file_bytes: int | None
-    macs: int | None
-    budget: int | None = None
+REPORT = "evaluation.json"
 
 
 @click.command("evaluate")
@@ -67,7 +49,7 @@ class Candidate:
     show_default=True,
     help="Which clips.",
 )
-@click.option("--test-fold", type=int, help="Fold that was held out [default: the run's].")
+@click.option("--test-fold", type=int, help="Fold that was held out [default: each run's own].")
 @click.option(
     "--tta",
     metavar="N",
@@ -77,6 +59,52 @@ class Candidate:
     help="Test-time copies per clip.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
+@click.option(
+    "--against",
+    metavar="RUN",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Paired bootstrap against this run, file or folder of answers; repeatable for folds and seeds of one recipe.",
+)
+@click.option(
+    "--devices",
+    "device_list",
+    metavar="LIST",
+    help="Also measure through microphones: a YAML list, or devices/micirp. Seen are those on its train list.",
+)
+@click.option(
+    "--device-root",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder of the list's impulse responses.",
+)
+@click.option(
+    "--folds", metavar="RECIPE", help="Cross-validate: train RECIPE once per fold and seed, test it on that fold."
+)
+@click.option(
+    "--seeds", metavar="N", type=click.IntRange(1, 100), default=1, show_default=True, help="Trainings per fold."
+)
+@click.option(
+    "--set",
+    "overrides",
+    metavar="PART.KEY=VALUE",
+    multiple=True,
+    help="Overrides one value of --folds RECIPE; repeatable.",
+)
+@click.option("--like", metavar="RECIPE", help="Take data and front end that --folds RECIPE leaves out from this one.")
+@click.option(
+    "--run",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of --folds [default: runs/cv-NAME-FINGERPRINT].",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write answers (npz, csv), all scores (json) and plots (png) here; --folds writes them into its own folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per model and line, in place of the table.")
 def command(
     targets: tuple[Path, ...],
@@ -86,173 +114,206 @@ def command(
     test_fold: int | None,
     tta: int,
     seed: int,
+    against: tuple[Path, ...],
+    device_list: str | None,
+    device_root: Path | None,
+    folds: str | None,
+    seeds: int,
+    overrides: tuple[str, ...],
+    like: str | None,
+    folder: Path | None,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Measure models on clips that they were not trained on.
 
     Without arguments the newest compression of ./runs is measured: its teacher, and its student in float32 and int8.
     A model file that lies in no run needs --data and --root. Integer models run on LiteRT's reference kernels, whose
-    answers are a microcontroller's but for a rare unit in a linear layer.
+    answers are a microcontroller's but for a rare unit in a linear layer. Runs of one recipe that differ in fold and
+    seed are also scored together. Intervals and comparisons draw whole recording places, 2000 times.
 
     \b
     Examples:
       tinyasc evaluate
       tinyasc evaluate runs/esc10-teacher-1a2b3c4d model-int8.tflite --root ESC-50-master --tta 10
+      tinyasc evaluate --folds teachers/esc10 --root ESC-50-master --seeds 3
+      tinyasc evaluate runs/a --against runs/b
+      tinyasc evaluate runs/a --devices devices/micirp --device-root MICIRP
     """  # noqa: D301 (click reads the backspace)
-    if not targets:
-        run = newest_model(Path(".")).parent
-        click.echo(f"run: {run} (newest compression in ./runs)", err=True)
-        targets = (run,)
-    data = _data(targets, data_name, root, test_fold)
-    candidates = [c for target in targets for c in _candidates(target, named=len(targets) > 1)]
-    table, split = open_data(data)
-    clips = getattr(split, part)
-    rows, answers = [], {}
-    for candidate in candidates:
-        _refuse_trained_on(candidate, data)
-        if candidate.model.labels != table.labels:
+    settings = Settings(part, test_fold, tta, seed, *_devices(device_list, device_root))
+    if folds is None:
+        if given := [name for name, value in (("--set", overrides), ("--like", like), ("--run", folder)) if value]:
+            raise InputError(f"{given[0]}: goes with --folds RECIPE alone")
+        if seeds > 1:
+            raise InputError("--seeds: goes with --folds RECIPE; for several seeds of trained runs name the runs")
+        if not targets:
+            run = newest_model(Path(".")).parent
+            click.echo(f"run: {run} (newest compression in ./runs)", err=True)
+            targets = (run,)
+        measured = measure_all(targets, data_name, root, settings)
+        pooled = pool(measured)
+    else:
+        if targets or device_list or test_fold is not None or part != "test" or out is not None:
             raise InputError(
-                f"{candidate.name}: its labels are not those of data set {data.name}; name the right one with --data"
+                "--folds: tests every fold of one recipe and writes into --run DIR, so it takes no runs and none of "
+                "--split, --test-fold, --devices and --out; name its folder to a second `tinyasc evaluate` for those"
             )
-        with progress(f"evaluate {candidate.name}") as report:
-            p = probabilities(candidate.model, [c.path for c in clips], tta=tta, seed=seed, progress=report)
-        scores = metrics.evaluate(p, class_indices(clips, table.labels))
-        answers[candidate.name] = p, scores
-        if as_json:
-            record: dict[str, Any] = {
-                "model": candidate.name,
-                "data": data.name,
-                "synthetic": table.synthetic,
-                "split": part,
-                "test_fold": data.test_fold,
-                "tta": tta,
-                "seed": seed,
-                "parameters": candidate.parameters,
-                "parameter_bytes": candidate.parameter_bytes,
-                "file_bytes": candidate.file_bytes,
-                "macs": candidate.macs,
-            }
-            click.echo(json.dumps(record | scores))
-        rows.append(_row(candidate, scores))
+        measured, out = _cross_validate(folds, like, overrides, data_name, root, seeds, folder, settings)
+        pooled = []
+    # Folds and seeds that are scored together are compared together.
+    members = {name for m in pooled for name in m.record["pooled"]}
+    apart = [m for m in measured if m.name not in members]
+    compared = compare([*apart, *pooled], against, data_name, root, settings) if against else []
+    if out is not None:
+        _write(out, [*measured, *pooled], compared, flat=folds is not None)
     if as_json:
-        return
-    copies = f", mean of {tta} test-time copies (costs x {tta})" if tta > 1 else ""
-    synthetic = ", synthetic scenes" if table.synthetic else ""
-    print_table(f"{part.capitalize()}, {len(clips)} clips of {data.name}{synthetic}{copies}", rows)
+        for m in [*measured, *pooled]:
+            click.echo(json.dumps({"model": m.name, **m.record}))
+        for line in compared:
+            click.echo(json.dumps(line))
+    else:
+        _print(measured, pooled, compared, settings)
+    if out is not None:
+        click.echo(f"written: {out}", err=as_json)
+
+
+def _devices(name: str | None, root: Path | None) -> tuple[DeviceList | None, Path | None]:
+    if (name is None) != (root is None):
+        raise InputError("--devices LIST and --device-root DIR go together: the list, and the folder of its responses")
+    if name is None:
+        return None, None
+    file = Path(name)
+    if not file.is_file():
+        shipped = configs_folder() / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
+        file = shipped if shipped.is_file() else file
+    return load_device_list(file), root
+
+
+def _cross_validate(
+    name: str,
+    like: str | None,
+    overrides: tuple[str, ...],
+    data_name: str | None,
+    root: str | None,
+    seeds: int,
+    folder: Path | None,
+    settings: Settings,
+) -> tuple[list[Measured], Path]:
+    recipe = load_recipe(name, overrides)
+    if like is not None:
+        other = load_recipe(like)
+        recipe = recipe.model_copy(
+            update={"data": recipe.data or other.data, "front_end": recipe.front_end or other.front_end}
+        )
+    recipe = with_data(recipe, data_name, root)
+    if recipe.data is not None and recipe.data.validation_fold is not None:
+        click.echo(
+            f"{name}: its validation fold {recipe.data.validation_fold} is left aside; "
+            "each test fold is validated on the next",
+            err=True,
+        )
+    folder = folder or Path(RUNS) / f"cv-{recipe.name}-{fold_fingerprint(recipe) if recipe.data else 'none'}"
+    click.echo(f"run: {folder}", err=True)
+
+    def done(found: Predictions) -> None:
+        share = float((found.probabilities.argmax(axis=1) == found.labels).mean())
+        where = f"fold {found.folds[0]}, seed {found.seeds[0]}"
+        click.echo(f"{where}: test accuracy {100 * share:.2f} % of {len(found)} clips", err=True)
+
+    first = recipe.training.seed
+    found = cross_validate(
+        recipe,
+        folder,
+        seeds=range(first, first + seeds),
+        tta=settings.tta,
+        tta_seed=settings.seed,
+        done=done,
+    )
+    assert recipe.data is not None
+    record = {
+        "data": recipe.data.name,
+        "split": "test",
+        "tta": settings.tta,
+        "seed": settings.seed,
+        "recipe": recipe.model_dump(mode="json", exclude={"data": {"root", "test_fold", "validation_fold"}}),
+        **summary.evaluate(found),
+    }
+    return [Measured(folder.name, found, record)], folder
+
+
+def _write(folder: Path, measured: Sequence[Measured], compared: list[dict[str, Any]], *, flat: bool) -> None:
+    """Answers, plots and the one JSON file; each model in a folder of its own, or with `flat` all in one."""
+    from tinyasc.evaluate.plots import write_plots, write_views_plot
+
+    for m in measured:
+        own = folder if flat else folder / m.name.strip("/").replace("/", "-").replace(" ", "-")
+        m.predictions.save(own)
+        title = f"{m.name} on {m.record.get('data', 'its test clips')}"
+        write_plots(m.record, own, title=title)
+        if m.views is not None:
+            m.views.save_npz(own / "views.npz")
+            write_views_plot(m.record["device_views"], own, title=title)
+    report = {"models": [{"model": m.name, **m.record} for m in measured], "comparisons": compared}
+    write_atomic(folder / REPORT, json.dumps(report, indent=1))
+
+
+def _print(
+    measured: Sequence[Measured], pooled: Sequence[Measured], compared: list[dict[str, Any]], settings: Settings
+) -> None:
+    clips = {str(name) for m in measured for name in m.predictions.clips}
+    data = ", ".join(sorted({str(m.record.get("data", "kept answers")) for m in measured}))
+    copies = f", mean of {settings.tta} test-time copies (costs x {settings.tta})" if settings.tta > 1 else ""
+    synthetic = ", synthetic scenes" if any(m.record.get("synthetic") for m in measured) else ""
+    # A cross-validation has a table of its own, and no costs.
+    rows = [_row(m) for m in measured if m.candidate is not None or "per_fold" not in m.record]
+    if rows:
+        print_table(f"{settings.part.capitalize()}, {len(clips)} clips of {data}{synthetic}{copies}", rows)
+    for m in measured:
+        if "per_fold" in m.record:
+            print_folds(m.name, m.record)
+    if pooled:
+        print_pooled([(m.name, m.record) for m in pooled])
+    several = [m for m in measured if len(m.record.get("per_device", {})) > 1]
+    if several:
+        print_devices([(m.name, m.record) for m in several])
+    if views := [m for m in [*measured, *pooled] if m.views is not None]:
+        print_views([(m.name, m.record["device_views"]) for m in views])
+    if compared:
+        print_comparison(compared)
+    answers = {m.name: m for m in measured}
     for name in answers:
         if name.endswith(FILES[0]):
             _print_drift(answers, name, name.removesuffix(FILES[0]) + FILES[1])
 
 
-def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
-    """The data set to measure on: what the first run or file says, changed by the command line."""
-    for target in targets:
-        if not target.exists():
-            raise InputError(f"{target}: no such run or model file")
-    folder = targets[0] if targets[0].is_dir() else targets[0].parent
-    data = None
-    if targets[0].is_dir() or (folder / "model.json").is_file():
-        data = Run(folder).load().recipe.data
-    elif name is None:
-        raise InputError(f"{targets[0]}: lies in no run, so its data is not known here; name it with --data and --root")
-    if data is None or (name is not None and name != data.name):
-        data = Data(name=name or "demo")
-    where = None if root is None else str(Path(root).expanduser().absolute())
-    changes = {"root": where, "test_fold": test_fold}
-    return data.model_copy(update={k: v for k, v in changes.items() if v is not None})
-
-
-def _refuse_trained_on(candidate: Candidate, data: Data) -> None:
-    """Refuses to measure a model on folds of its own data set that it was trained on."""
-    trained = candidate.trained_on
-    folds = (data.test_fold, data.validation_fold)
-    if trained.get("name") == data.name and (trained.get("test_fold"), trained.get("validation_fold")) != folds:
-        raise InputError(
-            f"{candidate.name}: was trained with test fold {trained.get('test_fold')} of {data.name} held out, so "
-            f"fold {data.test_fold} is no test for it; leave --test-fold out, and measure other folds' runs apart"
-        )
-
-
-def _candidates(target: Path, *, named: bool) -> list[Candidate]:
-    """The models of a run or file; with `named` each bears its run's name."""
-    if target.is_file():
-        return [_file(target, str(target), None)]
-    file = target / "plan.json"
-    reported = (target / "report.json").is_file()
-    if not file.is_file() and not reported:
-        return [_run(target, str(target.name))]
-    if not reported:
-        raise InputError(f"{target}: this compression is not finished; run the same `tinyasc compress` again")
-    try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-        budget, teacher = int(plan["budget"]["bytes"]), Path(plan["teacher"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
-    prefix = f"{target.name}/" if named else ""
-    found = []
-    if Run(teacher).finished:
-        found.append(_run(teacher, f"{prefix}teacher"))
-    else:
-        click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
-    over = (target / OVER_BUDGET).is_file() and not (target / FILES[1]).is_file()
-    names = (FILES[0], OVER_BUDGET if over else FILES[1])
-    return found + [_file(target / name, prefix + name, budget) for name in names]
-
-
-def _run(folder: Path, name: str) -> Candidate:
-    trained = Run(folder).load()
-    parameters, macs = parameters_and_macs(trained)
-    assert trained.recipe.data is not None, "a trained run's recipe has data"
-    about = trained.recipe.data.model_dump()
-    return Candidate(name, torch_model(trained), about, parameters, 4 * parameters, 0, None, macs)
-
-
-def _file(path: Path, name: str, budget: int | None) -> Candidate:
-    with quiet_stderr():
-        model = load(path, exact=True)
-    card = {key: value for key, value in model.card.items() if key in ("counts", "data") and isinstance(value, dict)}
-    counts = card.get("counts", {})
-    content = path.read_bytes()
-    # A budget is held against what the file stores, whatever its card says.
-    stored = constant_bytes(content) if content[4:8] == IDENTIFIER else counts.get("parameter_bytes", 0)
-    return Candidate(
-        name,
-        model,
-        card.get("data", {}),
-        counts.get("parameters", 0),
-        stored,
-        counts.get("quantization_bytes", 0),
-        len(content),
-        counts.get("macs"),
-        budget if model.card.get("precision") == "int8" else None,
-    )
-
-
-def _row(c: Candidate, scores: dict[str, float]) -> Row:
-    verdict = ""
-    if c.budget is not None:
+def _row(m: Measured) -> Row:
+    c, verdict = m.candidate, ""
+    if c is not None and c.budget is not None:
         met = c.parameter_bytes <= c.budget
         verdict = f"{c.parameter_bytes} of {c.budget} bytes: {'met' if met else 'NOT MET'}"
+    intervals = m.record["intervals"]
     return Row(
-        c.name,
-        c.parameters,
-        c.parameter_bytes,
-        c.quantization_bytes,
-        c.file_bytes,
-        c.macs,
-        scores["accuracy"],
-        scores["log_loss"],
+        m.name,
+        c.parameters if c else None,
+        c.parameter_bytes if c else None,
+        c.quantization_bytes if c else 0,
+        c.file_bytes if c else None,
+        c.macs if c else None,
+        m.record["accuracy"],
+        m.record["log_loss"],
         verdict,
+        interval=tuple(intervals["accuracy"]) if intervals else None,
     )
 
 
-def _print_drift(answers: dict[str, tuple[np.ndarray, dict[str, float]]], float_name: str, int8_name: str) -> None:
+def _print_drift(answers: dict[str, Measured], float_name: str, int8_name: str) -> None:
     """What quantisation changed, when both of a student's files were measured."""
     if int8_name not in answers:
         return
-    (fp32, fp32_scores), (int8, int8_scores) = answers[float_name], answers[int8_name]
-    same = int((fp32.argmax(axis=1) == int8.argmax(axis=1)).sum())
-    change = int8_scores["log_loss"] - fp32_scores["log_loss"]
+    fp32, int8 = answers[float_name], answers[int8_name]
+    top = [m.predictions.probabilities.argmax(axis=1) for m in (fp32, int8)]
+    change = int8.record["log_loss"] - fp32.record["log_loss"]
     click.echo(
-        f"{int8_name} agrees with float32 in top-1 on {same} of {len(fp32)} clips; log loss moves by {change:+.4f}"
+        f"{int8_name} agrees with float32 in top-1 on {int(np.sum(top[0] == top[1]))} of {len(top[0])} clips; "
+        f"log loss moves by {change:+.4f}"
     )

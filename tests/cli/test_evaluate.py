@@ -1,0 +1,247 @@
+"""`tinyasc evaluate` over folds, over several runs, one against another, and through microphones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from click.testing import CliRunner
+from tones import write_esc
+
+from tinyasc.cli.main import cli
+from tinyasc.data.scenes import write_scenes
+from tinyasc.evaluate.predictions import load
+
+TEACHER = {
+    "name": "tones",
+    "data": {"name": "esc10", "root": "esc"},
+    "front_end": {"sample_rate": 16000, "clip_seconds": 0.5, "n_fft": 512, "hop_length": 256, "n_mels": 32},
+    "model": {"family": "atrous_cnn", "trunk": "baseline", "head": "average", "base_channels": 4},
+    "training": {"epochs": 2, "batch_size": 16, "lr": 0.01},
+}
+STUDENT = {
+    "name": "alone",
+    "model": {"family": "sepconv_ca", "base_channels": 8},
+    "training": {"epochs": 1},
+    "distill": {},
+}
+MICROPHONES = {"name": "two", "train": ["dull.wav"], "bank": ["other.wav"], "test": ["bright.wav", "thin.wav"]}
+
+
+def invoke(*args, code=0):
+    result = CliRunner().invoke(cli, ["evaluate", *(str(a) for a in args)])
+    print(result.output)
+    assert result.exit_code == code, result.exception
+    return result.stderr.splitlines()[-1] if code else result.stdout
+
+
+def records(*args):
+    return [json.loads(line) for line in invoke("--json", *args).splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder in which two seeds were crossed over five folds."""
+    folder = tmp_path_factory.mktemp("place")
+    write_esc(folder / "esc")
+    (folder / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
+    (folder / "student.yaml").write_text(yaml.safe_dump(STUDENT))
+    (folder / "mics").mkdir()
+    for name, response in (("dull", np.hanning(64)), ("bright", [1, -0.9]), ("thin", [0.5, 0, -0.4]), ("other", [1])):
+        soundfile.write(folder / f"mics/{name}.wav", np.array(response, float) / 40, 16000, "FLOAT")
+    (folder / "mics.yaml").write_text(yaml.safe_dump(MICROPHONES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        printed = invoke("--folds", "teacher.yaml", "--root", "esc", "--seeds", "2", "--run", "cv")
+    return folder, printed
+
+
+@pytest.fixture
+def folder(place, monkeypatch):
+    monkeypatch.chdir(place[0])
+    return place[0]
+
+
+def test_folds_leave_answers_scores_and_plots(place, folder):
+    printed = place[1]
+    assert "out of fold, all" in printed and "written: cv" in printed and "±" in printed
+    assert {p.name for p in Path("cv").iterdir()} == {
+        *(f"fold{f}-seed{s}" for f in range(1, 6) for s in (0, 1)), "folds.json", "predictions.npz", "predictions.csv",
+        "evaluation.json", "confusion.png", "reliability.png", "classes.png",
+    }  # fmt: skip
+    (model,) = json.loads(Path("cv/evaluation.json").read_text())["models"]
+    kept = load(Path("cv/predictions.npz"))
+    assert len(kept) == 200 and model["clips"] == 200
+    hits = kept.probabilities.argmax(axis=1) == kept.labels
+    assert model["accuracy"] == pytest.approx(hits.mean())
+    by_seed = [hits[kept.seeds == s].mean() for s in (0, 1)]
+    assert model["over_seeds"]["accuracy"]["mean"] == pytest.approx(np.mean(by_seed))
+    assert model["over_seeds"]["accuracy"]["standard_deviation"] == pytest.approx(np.std(by_seed, ddof=1))
+    for fold in range(1, 6):
+        assert model["per_fold"][str(fold)]["accuracy"] == pytest.approx(hits[kept.folds == fold].mean())
+    assert model["recipe"]["name"] == "tones" and model["data"] == "esc10"
+    assert len(Path("cv/predictions.csv").read_text().splitlines()) == 201
+
+
+def test_folds_again_give_the_same_files(folder):
+    before = {p: p.read_bytes() for p in Path("cv").iterdir() if p.is_file() and p.suffix != ".png"}
+    weights = {p: p.stat().st_mtime_ns for p in Path("cv").glob("*/model.safetensors")}
+    invoke("--folds", "teacher.yaml", "--root", "esc", "--seeds", "2", "--run", "cv")
+    assert {p: p.read_bytes() for p in before} == before and len(weights) == 10
+    assert {p: p.stat().st_mtime_ns for p in weights} == weights
+
+
+def test_the_runs_of_the_folds_score_as_the_cross_validation_did(folder):
+    found = records(*sorted(Path("cv").glob("fold*-seed*")))
+    *alone, together = found
+    assert len(alone) == 10 and {r["test_fold"] for r in alone} == {1, 2, 3, 4, 5}
+    (kept,) = records("cv")
+    assert together["seeds"] == [0, 1] and together["folds"] == [1, 2, 3, 4, 5]
+    for key in ("accuracy", "log_loss", "confusion_matrix", "per_fold", "over_seeds"):
+        assert together[key] == kept[key], key
+    assert "out of fold, all" in invoke("cv")
+
+
+def test_seeds_of_one_fold_are_scored_together(folder):
+    printed = invoke("cv/fold1-seed0", "cv/fold1-seed1")
+    assert "Together" in printed and "fold1-seed0 and 1 more" in printed
+    first, second, together = records("cv/fold1-seed0", "cv/fold1-seed1")
+    assert together["over_seeds"]["accuracy"]["mean"] == pytest.approx((first["accuracy"] + second["accuracy"]) / 2)
+
+
+def test_what_does_not_belong_together_is_not_scored_together(folder):
+    result = CliRunner().invoke(cli, ["evaluate", "--json", "cv/fold1-seed0", "cv/fold2-seed0", "cv/fold1-seed1"])
+    assert "not every seed has every fold" in result.stderr and len(result.stdout.splitlines()) == 3
+    # The same run twice is one run.
+    assert len(records("cv/fold1-seed0", "cv/fold1-seed0")) == 1
+
+
+def test_one_run_against_another(folder):
+    printed = invoke("cv/fold1-seed0", "--against", "cv/fold1-seed1")
+    assert "Against fold1-seed1: paired bootstrap on 20 clips" in printed
+    one, compared = records("cv/fold1-seed0", "--against", "cv/fold1-seed1")
+    (other,) = records("cv/fold1-seed1")
+    assert compared["model"] == "fold1-seed0" and compared["against"] == "fold1-seed1"
+    for key in ("accuracy", "log_loss"):
+        found = compared[key]
+        assert found["difference"] == pytest.approx(one[key] - other[key])
+        assert found["low"] <= found["difference"] <= found["high"] and 0 < found["p"] <= 1
+    assert records("cv", "--against", "cv")[1]["accuracy"]["p"] == 1.0
+
+
+def test_runs_of_other_folds_cannot_be_paired(folder):
+    line = invoke("cv/fold1-seed0", "--against", "cv/fold2-seed0", code=2)
+    assert "not measured on the same clips" in line
+    assert "two test folds" not in line
+
+
+def test_out_keeps_everything(folder, tmp_path):
+    out = tmp_path / "out"
+    invoke("cv/fold1-seed0", "cv/fold1-seed1", "--against", "cv/fold1-seed1", "--out", out)
+    report = json.loads((out / "evaluation.json").read_text())
+    assert [m["model"] for m in report["models"]] == ["fold1-seed0", "fold1-seed1", "fold1-seed0 and 1 more"]
+    assert len(report["comparisons"]) == 1
+    assert {p.name for p in out.iterdir()} == {
+        "evaluation.json", "fold1-seed0", "fold1-seed1", "fold1-seed0-and-1-more",
+    }  # fmt: skip
+    # Kept answers can be scored and compared without the model.
+    (again,) = records(out / "fold1-seed0")
+    assert again["accuracy"] == report["models"][0]["accuracy"]
+    assert again["intervals"] == report["models"][0]["intervals"]
+    assert records(out / "fold1-seed0", "--against", out / "fold1-seed1")[1]["clips"] == 20
+
+
+def test_through_microphones(folder, tmp_path):
+    options = ("--devices", "mics.yaml", "--device-root", "mics")
+    printed = invoke("cv/fold1-seed0", *options)
+    assert "Through the microphones of two: 1 of its training list (seen), 2 of its test list (unseen)" in printed
+    out = tmp_path / "out"
+    (record,) = records("cv/fold1-seed0", *options, "--out", out)
+    assert (out / "fold1-seed0/microphones.png").is_file()
+    kept = load(out / "fold1-seed0/views.npz")
+    assert len(kept) == 80 and set(kept.devices) == {"clean", "dull", "bright", "thin"}
+    views = record["device_views"]
+    assert views["seen"]["devices"] == ["dull"] and views["unseen"]["devices"] == ["bright", "thin"]
+    assert views["clean"]["accuracy"] == record["accuracy"] and views["clean"]["clips"] == 20
+    assert views["unseen"]["clips"] == 40 and views["unseen"]["intervals"]["groups"] == 20
+    mean = np.mean([views["per_device"][name]["accuracy"] for name in ("bright", "thin")])
+    assert views["unseen"]["accuracy"] == pytest.approx(mean)
+    assert views["unseen"]["log_loss"] != views["clean"]["log_loss"]
+
+
+def test_a_cross_validation_through_microphones(folder):
+    found = records("cv", "--devices", "mics.yaml", "--device-root", "mics")
+    assert len(found) == 11
+    assert found[-1]["device_views"]["clean"]["clips"] == 200
+    assert found[-1]["device_views"]["unseen"]["clips"] == 400
+
+
+def test_a_student_alone(folder):
+    line = invoke("--folds", "student.yaml", "--root", "esc", code=2)
+    assert "--like RECIPE" in line
+    line = invoke("--folds", "student.yaml", "--like", "teacher.yaml", "--root", "esc", code=2)
+    assert "--set distill=null" in line
+    options = ("--like", "teacher.yaml", "--root", "esc", "--set", "distill=null")
+    (found,) = records("--folds", "student.yaml", *options, "--run", "student")
+    assert found["clips"] == 100 and found["recipe"]["front_end"]["n_mels"] == 32
+    _, compared = records("student", "--against", "cv")
+    assert compared["clips"] == 100 and compared["by"] == "location"
+
+
+def test_another_recipe_in_the_folder(folder):
+    line = invoke("--folds", "teacher.yaml", "--root", "esc", "--set", "training.epochs=3", "--run", "cv", code=2)
+    assert "folds of another recipe" in line
+
+
+def test_data_with_one_official_split(folder, tmp_path):
+    write_scenes(tmp_path / "scenes", clips_per_scene=12, seconds=0.5)
+    before = sorted(Path().iterdir())
+    line = invoke("--folds", "teacher.yaml", "--data", "demo", "--root", tmp_path / "scenes", code=2)
+    assert "one official split" in line and "tinyasc evaluate RUN" in line
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["cv/fold1-seed0", "--set", "training.epochs=1"], "--folds RECIPE alone"),
+        (["cv/fold1-seed0", "--run", "x"], "--folds RECIPE alone"),
+        (["cv/fold1-seed0", "--like", "x"], "--folds RECIPE alone"),
+        (["cv/fold1-seed0", "--seeds", "2"], "--folds RECIPE"),
+        (["cv/fold1-seed0", "--folds", "teacher.yaml"], "takes no runs"),
+        (["--folds", "teacher.yaml", "--split", "validation"], "takes no runs"),
+        (["--folds", "teacher.yaml", "--test-fold", "1"], "takes no runs"),
+        (["--folds", "nobody.yaml"], "no such recipe"),
+        (["cv/fold1-seed0", "--devices", "mics.yaml"], "go together"),
+        (["cv/fold1-seed0", "--device-root", "mics"], "go together"),
+        (["cv/fold1-seed0", "--devices", "nobody.yaml", "--device-root", "mics"], "no such list"),
+        (["cv/fold1-seed0", "--devices", "mics.yaml", "--device-root", "esc"], "no such impulse response"),
+        (["cv/fold1-seed0", "--against", "nowhere"], "no such run"),
+        (["cv/fold1-seed0", "--test-fold", "2"], "fold 2 is no test for it"),
+        (["cv", "--split", "validation", "--test-fold", "1"], "is no test for it"),
+    ],
+)
+def test_what_is_refused(folder, args, words):
+    before = sorted(p for p in Path().rglob("*") if p.name != ".lock")
+    assert words in invoke(*args, code=2)
+    assert sorted(p for p in Path().rglob("*") if p.name != ".lock") == before
+
+
+def test_a_cross_validation_that_was_stopped(folder, tmp_path):
+    for name in ("folds.json", "fold1-seed0/recipe.yaml", "fold1-seed0/data.blake2b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(Path("cv", name).read_bytes())
+    assert "not every fold is trained" in invoke(tmp_path, code=2)
+
+
+def test_folds_beside_a_run_of_another_kind_are_compared_together(folder):
+    runs = ("cv/fold1-seed0", "cv/fold1-seed1")
+    compared = [r for r in records(*runs, "--against", "cv/fold1-seed1") if "against" in r]
+    assert [r["model"] for r in compared] == ["fold1-seed0 and 1 more"]
+
+
+def test_damaged_answers(folder, tmp_path):
+    (tmp_path / "predictions.npz").write_bytes(b"PK cut")
+    assert "damaged, or no predictions" in invoke(tmp_path, code=2)

@@ -1,0 +1,195 @@
+"""Cross-validation on five folds of generated tones: what is trained, what is tested, and what a second run repeats."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tones import write_esc
+
+from tinyasc.data import Clip, ClipTable, load_table
+from tinyasc.errors import InputError
+from tinyasc.evaluate import predictions
+from tinyasc.training import cross_validation
+from tinyasc.training.cross_validation import RECORD, check_folds, claim, cross_validate, fold_fingerprint
+from tinyasc.training.recipe import check_recipe
+
+RECIPE = {
+    "name": "tiny",
+    "data": {"name": "esc10"},
+    "front_end": {"sample_rate": 16000, "clip_seconds": 0.5, "n_fft": 512, "hop_length": 256, "n_mels": 32},
+    "model": {"family": "atrous_cnn", "trunk": "baseline", "head": "average", "base_channels": 4},
+    "training": {"epochs": 2, "batch_size": 16, "lr": 0.01},
+}
+
+
+def recipe(root, **changes):
+    values = RECIPE | changes
+    data = {**values["data"], "root": str(root)} if values.get("data") else None
+    return check_recipe(values | {"data": data}, "test")
+
+
+@pytest.fixture(scope="module")
+def esc(tmp_path_factory):
+    return write_esc(tmp_path_factory.mktemp("cv") / "esc")
+
+
+@pytest.fixture(scope="module")
+def crossed(esc, tmp_path_factory):
+    """A cross-validation of one seed, its folder, and the order in which folds were done."""
+    folder = tmp_path_factory.mktemp("runs") / "cv"
+    order = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYASC_CACHE", str(folder.parent / "cache"))
+        found = cross_validate(recipe(esc), folder, seeds=[0], done=lambda p: order.append(int(p.folds[0])))
+    return found, folder, order
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, crossed):
+    monkeypatch.setenv("TINYASC_CACHE", str(crossed[1].parent / "cache"))
+
+
+def times(folder):
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_every_clip_is_tested_once_by_a_model_that_never_heard_it(esc, crossed):
+    found, folder, order = crossed
+    assert order == [1, 2, 3, 4, 5]
+    table = load_table("esc10", esc)
+    assert sorted(found.clips) == sorted(clip.path.name for clip in table.clips) and len(set(found.clips)) == 100
+    home = {clip.path.name: clip.fold for clip in table.clips}
+    assert [home[name] for name in found.clips] == found.folds.tolist()
+    for fold in range(1, 6):
+        record = json.loads((folder / f"fold{fold}-seed0/model.json").read_text())
+        data = cross_validation.Recipe.model_validate(record["recipe"]).data
+        assert data is not None and data.test_fold == fold and data.validation_fold is None
+        split = table.split(test_fold=fold)
+        # Validation is another whole fold, which neither trains nor tests.
+        assert {clip.fold for clip in split.validation} == {fold % 5 + 1}
+        assert len({clip.fold for clip in split.train} | {fold, fold % 5 + 1}) == 5
+        assert len({clip.fold for clip in split.train}) == 3
+
+
+def test_labels_and_answers_belong_together(esc, crossed):
+    found = crossed[0]
+    scene = {clip.path.name: clip.scene for clip in load_table("esc10", esc).clips}
+    assert [found.names[i] for i in found.labels] == [scene[name] for name in found.clips]
+    # Tones of ten pitches are easy, even for two epochs: far above the 10 % of answers that went to other clips.
+    assert (found.probabilities.argmax(axis=1) == found.labels).mean() > 0.25
+
+
+def test_again_nothing_is_trained_and_nothing_is_measured(esc, crossed, monkeypatch):
+    found, folder, _ = crossed
+    before = times(folder)
+
+    def no(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(cross_validation, "measure", no)
+    again = cross_validate(recipe(esc), folder, seeds=[0])
+    np.testing.assert_array_equal(again.probabilities, found.probabilities)
+    assert times(folder) == before
+
+
+def test_another_seed_is_added_and_a_lost_fold_comes_back_the_same(esc, crossed, tmp_path):
+    found, folder, _ = crossed
+    copy = tmp_path / "cv"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "fold3-seed0")
+    before = times(copy)
+    both = cross_validate(recipe(esc), copy, seeds=[0, 1])
+    assert sorted(p.name for p in copy.glob("fold*-*")) == sorted(
+        f"fold{f}-seed{s}" for f in range(1, 6) for s in (0, 1)
+    )
+    assert times(copy).items() >= before.items()
+    first, second = (both.where(both.seeds == s) for s in (0, 1))
+    np.testing.assert_array_equal(first.probabilities, found.probabilities)
+    assert first.clips.tolist() == second.clips.tolist() and (first.probabilities != second.probabilities).any()
+
+
+def test_answers_of_other_weights_or_copies_are_made_again(esc, crossed, tmp_path, monkeypatch):
+    found, folder, _ = crossed
+    copy = tmp_path / "cv"
+    shutil.copytree(folder, copy)
+    file = copy / "fold1-seed0" / cross_validation.TEST
+    kept = predictions.load(file)
+    dataclasses.replace(kept, about=kept.about | {"weights": "others"}).save_npz(file)
+    again = cross_validate(recipe(esc), copy, seeds=[0])
+    np.testing.assert_array_equal(again.probabilities, found.probabilities)
+    copies = cross_validate(recipe(esc), copy, seeds=[0], tta=3)
+    assert (copies.probabilities != found.probabilities).any()
+
+
+def test_a_student_alone(esc, tmp_path):
+    student = {
+        "model": {"family": "sepconv_ca", "base_channels": 8},
+        "training": {"epochs": 1, "batch_size": 16},
+        "distill": None,
+    }
+    found = cross_validate(recipe(esc, **student), tmp_path / "cv", seeds=[4])
+    assert len(found) == 100 and set(found.seeds) == {4}
+
+
+def test_what_cannot_be_crossed(esc, tmp_path):
+    folder = tmp_path / "cv"
+    with pytest.raises(InputError, match="--set distill=null"):
+        cross_validate(recipe(esc, distill={}), folder, seeds=[0])
+    with pytest.raises(InputError, match="--like RECIPE"):
+        cross_validate(recipe(esc, front_end=None), folder, seeds=[0])
+    assert not folder.exists()
+
+
+def test_one_official_split_has_no_folds(tmp_path, tau_root):
+    with pytest.raises(InputError, match="one official split") as caught:
+        cross_validate(recipe(tau_root, data={"name": "tau2020"}), tmp_path / "cv", seeds=[0])
+    assert "\n" not in str(caught.value) and not (tmp_path / "cv").exists()
+
+
+def table_of(folds, by):
+    clips = tuple(Clip(Path(f"{i}.wav"), "a", "", str(i), fold) for i, fold in enumerate(folds))
+    return ClipTable("t", ("a",), clips, validation_by=by)
+
+
+@pytest.mark.parametrize(
+    ("folds", "by", "words"),
+    [
+        ([1, 1], "fold", "one official split"),
+        ([0, 1], "location", "one official split"),
+        ([0, 0], "location", "one official split"),
+        ([1, 2], "fold", "two folds leave none to train on"),
+        ([1, 2], "location", None),
+        ([1, 2, 3], "fold", None),
+    ],
+)
+def test_folds_that_will_do(folds, by, words):
+    if words is None:
+        check_folds(table_of(folds, by))
+        return
+    with pytest.raises(InputError, match=words):
+        check_folds(table_of(folds, by))
+
+
+def test_a_folder_belongs_to_one_recipe(esc, tmp_path):
+    first = recipe(esc)
+    claim(tmp_path / "cv", first)
+    claim(tmp_path / "cv", recipe(esc, training=RECIPE["training"] | {"seed": 3}))
+    claim(tmp_path / "cv", recipe("elsewhere", data={"name": "esc10", "test_fold": 4, "validation_fold": 1}))
+    with pytest.raises(InputError, match="another recipe"):
+        claim(tmp_path / "cv", recipe(esc, training=RECIPE["training"] | {"epochs": 3}))
+    (tmp_path / "cv" / RECORD).write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        claim(tmp_path / "cv", first)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt and no folds"):
+        claim(tmp_path / "mine", first)
+
+
+def test_fingerprints_follow_what_is_trained(esc):
+    first = fold_fingerprint(recipe(esc))
+    assert fold_fingerprint(recipe("elsewhere", training=RECIPE["training"] | {"seed": 3})) == first
+    assert fold_fingerprint(recipe(esc, augment={"roll": True})) != first

@@ -1,0 +1,170 @@
+"""What `tinyasc evaluate` measures: the models of runs, compressions and files, with their costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinyasc.compress.deploy import OVER_BUDGET
+from tinyasc.errors import InputError
+from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.infer.runner import Model, load
+from tinyasc.training.backend import torch_model
+from tinyasc.training.count import parameters_and_macs
+from tinyasc.training.cross_validation import RECORD, fold_fingerprint
+from tinyasc.training.recipe import Data
+from tinyasc.training.run import Run
+from tinyasc_export.tflite import constant_bytes
+from tinyasc_export.tflite_metadata import IDENTIFIER
+
+FILES = ("model-fp32.tflite", "model-int8.tflite")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model to measure: what data it was trained on, its costs and, where it has one, its budget in bytes.
+
+    `system` is equal for models that differ in nothing but fold and seed.
+    """
+
+    name: str
+    path: Path
+    model: Model
+    trained_on: dict[str, Any]
+    parameters: int
+    parameter_bytes: int
+    quantization_bytes: int
+    file_bytes: int | None
+    macs: int | None
+    budget: int | None = None
+    seed: int = 0
+    system: str = field(default="", repr=False)
+
+    def data(self, base: Data, test_fold: int | None) -> Data:
+        """The data set to measure it on: its own folds, unless the command line names one.
+
+        Raises:
+            InputError: a fold that it was trained on, or a file that does not say its folds.
+        """
+        trained = self.trained_on
+        if trained.get("name") != base.name:
+            return base
+        own = {key: trained.get(key) for key in ("test_fold", "validation_fold")}
+        if own["test_fold"] is None:
+            raise InputError(f"{self.name}: does not say which fold of {base.name} was held out; export it again")
+        if test_fold is not None and test_fold != own["test_fold"]:
+            raise InputError(
+                f"{self.name}: was trained with test fold {own['test_fold']} of {base.name} held out, so "
+                f"fold {test_fold} is no test for it; leave --test-fold out, and measure other folds' runs apart"
+            )
+        return base.model_copy(update=own)
+
+
+def base_data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
+    """The data set to measure on: what the first run or file says, changed by the command line.
+
+    Raises:
+        InputError: a target that is not there, or a file whose data is not known.
+    """
+    for target in targets:
+        if not target.exists():
+            raise InputError(f"{target}: no such run or model file")
+    first = targets[0] if targets[0].is_dir() else targets[0].parent
+    folder = next(iter(fold_runs(first)), first)
+    data = None
+    if targets[0].is_dir() or (folder / "model.json").is_file():
+        data = Run(folder).load().recipe.data
+    elif name is None:
+        raise InputError(f"{targets[0]}: lies in no run, so its data is not known here; name it with --data and --root")
+    if data is None or (name is not None and name != data.name):
+        data = Data(name=name or "demo")
+    where = None if root is None else str(Path(root).expanduser().absolute())
+    changes = {"root": where, "test_fold": test_fold}
+    return data.model_copy(update={k: v for k, v in changes.items() if v is not None})
+
+
+def fold_runs(folder: Path) -> list[Path]:
+    """The run folders of a cross-validation; none where the folder holds something else."""
+    return sorted(folder.glob("fold*-seed*")) if (folder / RECORD).is_file() else []
+
+
+def candidates(target: Path, *, named: bool) -> list[Candidate]:
+    """The models of a run, a compression, a cross-validation or a file; with `named` each bears its run's name.
+
+    Raises:
+        InputError: nothing there that is finished, or damaged files.
+    """
+    if target.is_file():
+        return [_file(target, str(target), None)]
+    if runs := fold_runs(target):
+        return [_run(run, f"{target.name}/{run.name}") for run in runs]
+    file = target / "plan.json"
+    reported = (target / "report.json").is_file()
+    if not file.is_file() and not reported:
+        return [_run(target, str(target.name))]
+    if not reported:
+        raise InputError(f"{target}: this compression is not finished; run the same `tinyasc compress` again")
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        budget, teacher = int(plan["budget"]["bytes"]), Path(plan["teacher"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
+    prefix = f"{target.name}/" if named else ""
+    found = []
+    if Run(teacher).finished:
+        found.append(_run(teacher, f"{prefix}teacher"))
+    else:
+        click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
+    over = (target / OVER_BUDGET).is_file() and not (target / FILES[1]).is_file()
+    names = (FILES[0], OVER_BUDGET if over else FILES[1])
+    return found + [_file(target / name, prefix + name, budget) for name in names]
+
+
+def _run(folder: Path, name: str) -> Candidate:
+    trained = Run(folder).load()
+    parameters, macs = parameters_and_macs(trained)
+    assert trained.recipe.data is not None, "a trained run's recipe has data"
+    about = trained.recipe.data.model_dump()
+    return Candidate(
+        name,
+        folder,
+        torch_model(trained),
+        about,
+        parameters,
+        4 * parameters,
+        0,
+        None,
+        macs,
+        seed=trained.recipe.training.seed,
+        system=f"run {fold_fingerprint(trained.recipe)}",
+    )
+
+
+def _file(path: Path, name: str, budget: int | None) -> Candidate:
+    with quiet_stderr():
+        model = load(path, exact=True)
+    card = {key: value for key, value in model.card.items() if key in ("counts", "data") and isinstance(value, dict)}
+    counts = card.get("counts", {})
+    content = path.read_bytes()
+    # A budget is held against what the file stores, whatever its card says.
+    stored = constant_bytes(content) if content[4:8] == IDENTIFIER else counts.get("parameter_bytes", 0)
+    same = [path.name, *(model.card.get(key) for key in ("precision", "recipe", "model", "budget", "quantization"))]
+    seed = model.card.get("seed", 0)
+    return Candidate(
+        name,
+        path,
+        model,
+        card.get("data", {}),
+        counts.get("parameters", 0),
+        stored,
+        counts.get("quantization_bytes", 0),
+        len(content),
+        counts.get("macs"),
+        budget if model.card.get("precision") == "int8" else None,
+        seed=seed if isinstance(seed, int) else 0,
+        system=json.dumps(same, sort_keys=True, default=str),
+    )

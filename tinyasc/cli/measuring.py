@@ -1,0 +1,188 @@
+"""Models measured for `tinyasc evaluate`: alone, folds and seeds together, and one against another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from tinyasc.cli.candidates import FILES, Candidate, base_data, candidates, fold_runs
+from tinyasc.data import Clip, ClipTable, Split
+from tinyasc.data.devices import DeviceList, read_responses
+from tinyasc.errors import InputError
+from tinyasc.evaluate import predictions as stored
+from tinyasc.evaluate import summary
+from tinyasc.evaluate.clips import measure, measure_views
+from tinyasc.evaluate.predictions import Predictions
+from tinyasc.training.features import open_data
+from tinyasc.training.progress import progress
+from tinyasc.training.recipe import Data
+from tinyasc.training.run import Run, relative
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Answers of one model, or of one recipe's folds and seeds; no `candidate` where the answers alone are kept."""
+
+    name: str
+    predictions: Predictions
+    record: dict[str, Any]
+    candidate: Candidate | None = None
+    views: Predictions | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says about measuring."""
+
+    part: str
+    test_fold: int | None
+    tta: int
+    seed: int
+    devices: DeviceList | None
+    device_root: Path | None
+
+
+def measure_all(targets: Sequence[Path], name: str | None, root: str | None, settings: Settings) -> list[Measured]:
+    """Every model of every target, measured once."""
+    for target in targets:
+        if not target.exists():
+            raise InputError(f"{target}: no such run or model file")
+    kept = [target for target in targets if _keeps_answers(target, settings)]
+    rest = tuple(target for target in targets if target not in kept)
+    found = [stored_answers(target) for target in kept]
+    if not rest:
+        return found
+    for target in rest:
+        if not all(Run(run).finished for run in fold_runs(target)):
+            raise InputError(f"{target}: not every fold is trained; run the same `tinyasc evaluate --folds` again")
+    data = base_data(rest, name, root, settings.test_fold)
+    tables: dict[str, tuple[ClipTable, Split]] = {}
+    once: set[tuple[str, Path]] = set()
+    listed = _unique_names([c for target in rest for c in candidates(target, named=len(targets) > 1)])
+    # All are checked before the first is measured, which may take minutes.
+    for candidate, own in [(c, c.data(data, settings.test_fold)) for c in listed]:
+        if (candidate.system, path := candidate.path.resolve()) in once:
+            continue
+        once.add((candidate.system, path))
+        key = own.model_dump_json()
+        if key not in tables:
+            tables[key] = open_data(own)
+        found.append(_measure(candidate, own, *tables[key], settings))
+    return found
+
+
+def _unique_names(listed: list[Candidate]) -> list[Candidate]:
+    """Models of different files under one name are called by their paths."""
+    home: dict[str, set[Path]] = {}
+    for c in listed:
+        home.setdefault(c.name, set()).add(c.path.resolve())
+    return [c if len(home[c.name]) == 1 else dataclasses.replace(c, name=str(relative(c.path))) for c in listed]
+
+
+def _keeps_answers(target: Path, settings: Settings) -> bool:
+    """Whether a folder holds answers that need no measuring; a cross-validation is measured anew for other settings."""
+    if not (target / stored.FILE).is_file():
+        return False
+    return not fold_runs(target) or (settings.tta == 1 and settings.part == "test" and settings.devices is None)
+
+
+def stored_answers(folder: Path) -> Measured:
+    """What a cross-validation or `--out` kept."""
+    kept = stored.load(folder / stored.FILE)
+    return Measured(folder.name, kept, {"answers": str(folder / stored.FILE), **summary.evaluate(kept)})
+
+
+def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, settings: Settings) -> Measured:
+    clips: tuple[Clip, ...] = getattr(split, settings.part)
+    common = {"fold": data.test_fold, "run_seed": candidate.seed, "tta": settings.tta, "seed": settings.seed}
+    # Read first, since a missing one should be said before minutes are spent.
+    seen, unseen = _responses(settings, candidate.model.front_end.sample_rate)
+    with progress(f"evaluate {candidate.name}") as report:
+        found = measure(candidate.model, table, clips, heard=split.train, progress=report, **common)
+    record: dict[str, Any] = {
+        "data": data.name,
+        "synthetic": table.synthetic,
+        "split": settings.part,
+        "test_fold": data.test_fold,
+        "tta": settings.tta,
+        "seed": settings.seed,
+        "training_seed": candidate.seed,
+        "parameters": candidate.parameters,
+        "parameter_bytes": candidate.parameter_bytes,
+        "file_bytes": candidate.file_bytes,
+        "macs": candidate.macs,
+        **summary.evaluate(found),
+    }
+    views = None
+    if settings.devices is not None:
+        with progress(f"evaluate {candidate.name} through {len(seen) + len(unseen)} microphones") as report:
+            views = measure_views(candidate.model, table, clips, seen=seen, unseen=unseen, progress=report, **common)
+        record["device_views"] = {"list": settings.devices.name, **summary.device_views(views)}
+    return Measured(candidate.name, found, record, candidate, views)
+
+
+def _responses(settings: Settings, rate: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Impulse responses of the microphones of training and of test; none without --devices."""
+    if settings.devices is None or settings.device_root is None:
+        return {}, {}
+    lists = (settings.devices.train, settings.devices.test)
+    seen, unseen = (read_responses(files, settings.device_root, rate) for files in lists)
+    return seen, unseen
+
+
+def pool(measured: Sequence[Measured]) -> list[Measured]:
+    """The folds and seeds of one system together, where several were measured."""
+    systems: dict[str, list[Measured]] = {}
+    for m in measured:
+        if m.candidate is not None:
+            systems.setdefault(m.candidate.system, []).append(m)
+    found = []
+    for members in systems.values():
+        cells = [(int(m.predictions.seeds[0]), int(m.predictions.folds[0])) for m in members]
+        seeds, folds = sorted({s for s, _ in cells}), sorted({f for _, f in cells})
+        if len(members) < 2:
+            continue
+        names = ", ".join(m.name for m in members)
+        if len(set(cells)) < len(cells):
+            click.echo(f"not scored together: {names}, since two of them have one seed and fold", err=True)
+            continue
+        if len(cells) < len(seeds) * len(folds):
+            click.echo(f"not scored together: {names}, since not every seed has every fold", err=True)
+            continue
+        together = stored.join([m.predictions for m in members])
+        record: dict[str, Any] = {"pooled": [m.name for m in members], "seeds": seeds, "folds": folds}
+        record |= {key: members[0].record[key] for key in ("data", "synthetic", "split", "tta", "seed")}
+        record |= summary.evaluate(together)
+        parts = [m.views for m in members if m.views is not None]
+        views = stored.join(parts) if parts else None
+        if views is not None:
+            record["device_views"] = {
+                "list": members[0].record["device_views"]["list"], **summary.device_views(views)
+            }  # fmt: skip
+        found.append(Measured(f"{members[0].name} and {len(members) - 1} more", together, record, None, views))
+    return found
+
+
+def compare(
+    measured: Sequence[Measured], against: Sequence[Path], name: str | None, root: str | None, settings: Settings
+) -> list[dict[str, Any]]:
+    """Paired bootstraps of every model against the one that --against names: a compression's deployed file."""
+    plain = Settings(settings.part, settings.test_fold, settings.tta, settings.seed, None, None)
+    others = measure_all(against, name, root, plain)
+    deployed = [m for m in others if m.name.endswith(FILES[1])] or others
+    if len(deployed) > 1:
+        deployed = pool(deployed)
+        if len(deployed) != 1:
+            raise InputError(
+                "--against: names several models that are not folds and seeds of one recipe; name one of them"
+            )
+    other = deployed[0]
+    return [
+        {"model": m.name, "against": other.name, **summary.compare(m.predictions, other.predictions)} for m in measured
+    ]

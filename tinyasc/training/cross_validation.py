@@ -1,0 +1,145 @@
+"""Cross-validation: every fold is tested once by a model that never heard it, for one or several seeds.
+
+Each test fold is validated on another fold (the next one, cyclic), so nothing is chosen on the clips that are scored.
+Every fold and seed is a run folder of its own: killed and run again, the finished ones are kept and the others resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tinyasc.data import ClipTable
+from tinyasc.errors import InputError
+from tinyasc.evaluate.clips import clip_names, measure
+from tinyasc.evaluate.predictions import Predictions, join, load
+from tinyasc.files import write_atomic
+from tinyasc.training.backend import torch_model
+from tinyasc.training.features import open_data, prepare
+from tinyasc.training.fit import fit
+from tinyasc.training.progress import progress
+from tinyasc.training.recipe import Recipe
+from tinyasc.training.run import Run
+
+RECORD = "folds.json"
+TEST = "test-predictions.npz"
+
+
+def cross_validate(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seeds: Sequence[int],
+    tta: int = 1,
+    tta_seed: int = 0,
+    done: Callable[[Predictions], None] | None = None,
+) -> Predictions:
+    """Trains a recipe once per fold and seed, and joins the answers on the test folds.
+
+    Args:
+        recipe: with data and front end, without distillation. Its folds and seed are replaced.
+        folder: holds one run folder per fold and seed.
+        seeds: of the trainings.
+        tta: test-time copies per clip.
+        tta_seed: of the copies.
+        done: called with each fold's predictions.
+
+    Returns:
+        Out-of-fold predictions: every clip with a fold once per seed.
+
+    Raises:
+        InputError: a recipe that cannot be trained alone, data with a single test fold, a folder of another recipe.
+    """
+    if recipe.data is None or recipe.front_end is None:
+        raise InputError(
+            f"{recipe.name}: a student's recipe, without data and front end; take its teacher's with --like RECIPE"
+        )
+    if recipe.distill is not None:
+        raise InputError(f"{recipe.name}: distils from a teacher, one per fold; train it alone with --set distill=null")
+    table, _ = open_data(recipe.data.model_copy(update={"validation_fold": None}))
+    check_folds(table)
+    claim(folder, recipe)
+    parts = []
+    for seed in seeds:
+        for fold in table.folds:
+            parts.append(_one(recipe, table, Run(folder / f"fold{fold}-seed{seed}"), fold, seed, tta, tta_seed))
+            if done:
+                done(parts[-1])
+    return join(parts)
+
+
+def check_folds(table: ClipTable) -> None:
+    """Refuses data sets that cannot be cross-validated by fold.
+
+    Raises:
+        InputError: one official split, or too few folds for training, validation and test.
+    """
+    if len(table.folds) < 2:
+        raise InputError(
+            f"data set {table.name}: has one official split and no folds to go through; train it with several "
+            "training.seed and name the runs to `tinyasc evaluate RUN...`"
+        )
+    if len(table.folds) == 2 and table.validation_by == "fold":
+        raise InputError(f"data set {table.name}: two folds leave none to train on beside test and validation")
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Notes whose cross-validation a folder is, or checks it.
+
+    Raises:
+        InputError: the folder holds another recipe's, or something else.
+    """
+    file = folder / RECORD
+    stated = {"name": recipe.name, "fingerprint": fold_fingerprint(recipe)}
+    if file.is_file():
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file}: damaged; delete {folder} or name another folder with --run") from None
+        if found != stated["fingerprint"]:
+            raise InputError(f"{folder}: holds the folds of another recipe; name another folder with --run")
+        return
+    if folder.is_dir() and (strange := [p.name for p in folder.iterdir() if not p.name.startswith(".")]):
+        raise InputError(f"{folder}: holds {strange[0]} and no folds; name an empty or a new folder with --run")
+    write_atomic(file, json.dumps(stated, indent=1))
+
+
+def fold_fingerprint(recipe: Recipe) -> str:
+    """Changes when what is trained changes; not with the fold, the seed or the data's folder."""
+    return _neutral(recipe).fingerprint()
+
+
+def _neutral(recipe: Recipe) -> Recipe:
+    assert recipe.data is not None
+    data = recipe.data.model_copy(update={"test_fold": 1, "validation_fold": None, "root": None})
+    return recipe.model_copy(update={"data": data, "training": recipe.training.model_copy(update={"seed": 0})})
+
+
+def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: int, tta_seed: int) -> Predictions:
+    """One fold of one seed: trained where it is not yet, and measured on its test clips."""
+    assert recipe.data is not None
+    data = recipe.data.model_copy(update={"test_fold": fold, "validation_fold": None})
+    recipe = recipe.model_copy(update={"data": data, "training": recipe.training.model_copy(update={"seed": seed})})
+    assert recipe.front_end is not None
+    prepared = prepare(data, recipe.front_end.record())
+    title = f"fold {fold}, seed {seed}"
+    with run.locked():
+        trained = fit(recipe, run, prepared, title=title)
+        clips = prepared.split.test
+        weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
+        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed}
+        file = run.path / TEST
+        if file.is_file():
+            kept = load(file)
+            if kept.about == about and kept.clips.tolist() == clip_names(table, clips):
+                return kept
+        with progress(f"{title}: test") as report:
+            found = measure(
+                torch_model(trained), table, clips, heard=prepared.split.train, fold=fold, run_seed=seed,
+                tta=tta, seed=tta_seed, progress=report,
+            )  # fmt: skip
+        found = found.with_about(about)
+        found.save_npz(file)
+    return found
