@@ -39,7 +39,9 @@ def quantization_aware(
     training = student.training.model_copy(
         update={"epochs": settings.epochs, "lr": settings.lr, "warmup_epochs": 0, "select": "last"}
     )
-    recipe = student.model_copy(update={"training": training, "qat": settings})
+    # The quantised graph has no submodules of the float model's names.
+    augment = student.augment.model_copy(update={"mask_layers": ()})
+    recipe = student.model_copy(update={"training": training, "augment": augment, "qat": settings})
     ranging = _Ranging(module.quantized, deployed.calibration, settings)
     state, _ = train_module(
         module,

@@ -59,7 +59,8 @@ def fit(
     settings = recipe.training
     torch.manual_seed(settings.seed)
     module = build(recipe.family, n_classes=len(data.labels), n_mels=data.front_end.n_mels, **recipe.model_options)
-    check_input(module, recipe.family, n_mels=data.front_end.n_mels, n_frames=data.front_end.n_frames())
+    for frames in {data.front_end.n_frames(), recipe.augment.crop_frames} - {0}:
+        check_input(module, recipe.family, n_mels=data.front_end.n_mels, n_frames=frames)
     weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
     run.save(
         weights,
@@ -107,6 +108,7 @@ def train_module(
         n_classes=len(data.labels),
         band_scale=torch.tensor(data.front_end.band_scale, dtype=torch.float32),
         steps_per_epoch=len(train),
+        front_end=data.front_end,
     )
     last = run.checkpoints / "last.ckpt"
     resume = last if last.is_file() else None
