@@ -66,8 +66,11 @@ def hidden_masks(
                     "name a layer before the pooling"
                 )
             time_width, freq_width = round(time_share * output.shape[3]), round(freq_share * output.shape[2])
-            output = mask_time(output, generator, width=time_width, stripes=time_stripes, mode=mode)
-            return mask_frequency(output, generator, width=freq_width, stripes=freq_stripes, mode=mode)
+            if time_width:
+                output = mask_time(output, generator, width=time_width, stripes=time_stripes, mode=mode)
+            if freq_width:
+                output = mask_frequency(output, generator, width=freq_width, stripes=freq_stripes, mode=mode)
+            return output
 
         return masked
 

@@ -31,10 +31,9 @@ def stretch_time(
     """
     hop = n_fft // 4
     window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
-    short = max(0, n_fft - x.shape[1])
-    spectrum = torch.stft(
-        torch.nn.functional.pad(x, (0, short)), n_fft, hop, window=window, pad_mode="constant", return_complex=True
-    )
+    # Silence beyond the end, so that the last samples lie in as many frames as all others.
+    x = torch.nn.functional.pad(x, (0, n_fft))
+    spectrum = torch.stft(x, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
     n = spectrum.shape[2]
     position = torch.arange(1 + math.ceil(samples / hop), dtype=torch.float64) / factor.double()[:, None]
     left = position.long().clamp_max(n)
