@@ -16,7 +16,7 @@ from tinyasc.training.features import Part, loader, prepare
 from tinyasc.training.fit import fit
 from tinyasc.training.recipe import check_recipe
 from tinyasc.training.run import Run
-from tinyasc.training.waveforms import WaveformPart, with_waveforms
+from tinyasc.training.waveforms import WaveformPart, cache_waveforms, with_waveforms
 
 
 def recipe(root, **augment):
@@ -76,6 +76,17 @@ def test_nothing_is_decoded_twice_and_damage_is_mended(prepared, tmp_path, monke
         assert files[0].read_bytes() == whole
         assert [f.stat().st_mtime_ns for f in files[1:]] == times[1:]
         assert again.identity == data.identity
+
+
+def test_a_file_that_changed_is_decoded_again_and_one_that_went_is_named(prepared, tau_root, tmp_path):
+    data, _ = prepared(wave_gain_db=3)
+    path = data.split.train[3].path
+    soundfile.write(path, 0.2 * np.ones(900), 8000)
+    again, _ = prepared(wave_gain_db=3)
+    assert [a == b for a, b in zip(data.train.files, again.train.files, strict=True)].count(False) == 1
+    assert len(np.load(again.train.files[3])) == 1800 and again.identity != data.identity
+    with pytest.raises(InputError, match=r"gone\.wav: cannot be read"):
+        cache_waveforms([tmp_path / "gone.wav"], 16000, tmp_path)
 
 
 def test_mixed_lengths_are_padded_and_told(prepared, tau_root):

@@ -15,10 +15,10 @@ def gain(x: Tensor, generator: Generator, *, max_db: float, band_scale: Tensor) 
         x: (batch, channels, bands, frames) log features, normalised per band.
         generator: the only source of randomness.
         max_db: largest gain either way.
-        band_scale: (bands,) factor by which dB were normalised.
+        band_scale: (bands,) or (channels, bands) factor by which dB were normalised.
     """
     db = (2 * torch.rand(len(x), 1, 1, 1, generator=generator) - 1) * max_db
-    return x + db.to(x.device) * band_scale[:, None]
+    return x + db.to(x.device) * band_scale[..., None]
 
 
 def gain_samples(x: Tensor, generator: Generator, *, max_db: float) -> Tensor:

@@ -43,9 +43,8 @@ def stretch_time(
     index = left[:, None, :].to(x.device).expand(-1, spectrum.shape[1], -1)
     before, after = padded.gather(2, index), padded.gather(2, index + 1)
     magnitude = (1 - share) * before.abs() + share * after.abs()
-    # The advance per frame matters modulo a turn alone, and stays small for float32 so.
+    # The expected advance of a bin need not be taken out and put back: phases matter modulo a turn alone.
     advance = after.angle() - before.angle()
-    advance = torch.remainder(advance + math.pi, 2 * math.pi) - math.pi
     phase = spectrum[:, :, :1].angle() + torch.nn.functional.pad(advance.cumsum(dim=2)[:, :, :-1], (1, 0))
     y = torch.istft(torch.polar(magnitude, phase), n_fft, hop, window=window, length=samples)
     longer = (lengths.cpu() * factor.double()).round().long().clamp_max(samples)

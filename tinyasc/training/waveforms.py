@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,7 @@ from torch import Tensor
 
 from tinyasc.audio import read_audio
 from tinyasc.augment import load_bank
-from tinyasc.data import Clip
-from tinyasc.data.cache import FeatureCache, Progress
+from tinyasc.data.cache import Progress
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.training.augmentation import needs_waveforms
@@ -77,48 +77,51 @@ def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
     digest.update(repr((data.front_end.sample_rate, allowed.tolist())).encode())
     if settings.dir_prob:
         digest.update(load_bank(settings.dirs or "", data.front_end.sample_rate).numpy().data)
+    paths = tuple(dict.fromkeys(clip.path for clip in clips))
     with progress("waveforms") as report:
-        files = cache_waveforms(clips, data.front_end.sample_rate, cache_folder(), progress=report)
-    train = WaveformPart(data.train.features, data.train.labels, tuple(files), allowed)
+        cached = cache_waveforms(paths, data.front_end.sample_rate, cache_folder(), progress=report)
+    file_of = dict(zip(paths, cached, strict=True))
+    train = WaveformPart(data.train.features, data.train.labels, tuple(file_of[c.path] for c in clips), allowed)
     return dataclasses.replace(data, train=train, identity=digest.hexdigest())
 
 
 def cache_waveforms(
-    clips: tuple[Clip, ...], sample_rate: int, folder: str | Path, progress: Progress | None = None
+    paths: Sequence[Path], sample_rate: int, folder: str | Path, progress: Progress | None = None
 ) -> list[Path]:
-    """Decodes clips into `folder`/waveforms-RATE, one float32 .npy per audio content; what is there is kept.
+    """Decodes audio files into `folder`/waveforms-RATE, one float32 .npy each; what is there is kept.
 
-    float32, not int16: a quiet band of a loud clip may lie below 16 bits, and features of training would then differ
-    from those of validation. An hour at 32 kHz takes 461 MB.
+    A file is known by its path, size and time of change: one that was moved or written again is decoded again.
+    float32, not int16: the quiet bands of a loud clip may lie below 16 bits, and the features of training would then
+    differ from those of validation. An hour at 32 kHz takes 461 MB.
 
     Raises:
-        InputError: the first clip that cannot be read.
+        InputError: the first file that cannot be read.
         OSError: the folder cannot be written.
     """
-    # Its index knows the content of every file whose features have been computed.
-    contents = FeatureCache(folder)
     place = Path(folder).absolute() / f"waveforms-{sample_rate}-{WAVEFORM_VERSION}"
 
-    def cached(clip: Clip) -> Path:
-        content = contents.content_of(clip.path)
-        if content is None:
-            raise InputError(f"{clip.path}: changed while it was read; run again when it is complete")
-        file = place / f"{content}.npy"
+    def cached(path: Path) -> Path:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        key = f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}"
+        file = place / f"{hashlib.blake2b(os.fsencode(key), digest_size=16).hexdigest()}.npy"
         try:
             _mapped(file)
         except (OSError, ValueError, EOFError):  # absent or damaged
             buffer = io.BytesIO()
-            np.save(buffer, read_audio(clip.path, sample_rate), allow_pickle=False)
+            np.save(buffer, read_audio(path, sample_rate), allow_pickle=False)
             write_atomic(file, buffer.getvalue())
         return file
 
     files = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         try:
-            for file in pool.map(cached, clips):
+            for file in pool.map(cached, paths):
                 files.append(file)
                 if progress:
-                    progress(len(files), len(clips))
+                    progress(len(files), len(paths))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
