@@ -55,6 +55,11 @@ def test_silence_stays_silent(seeded):
     assert torch.equal(y, torch.zeros(3, 50))
 
 
+def test_a_response_that_comes_after_the_clips_end_leaves_nothing(seeded):
+    y = augment.impulse_response(1e4 * torch.ones(2, 5), seeded(), bank=torch.eye(1, 9).flip(1), prob=1.0)
+    assert torch.isfinite(y).all()
+
+
 def write(path, samples, rate=16000):
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples, rate, subtype="FLOAT")

@@ -30,6 +30,13 @@ def test_the_colour_is_a_slope_per_octave(color, slope, seeded):
         np.testing.assert_allclose(noise.mean(axis=1), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("color", ["white", "pink"])
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_the_shortest_clips_stay_finite(color, samples, seeded):
+    y = augment.add_noise(1e4 * torch.ones(4, samples), seeded(), snr_db=(0, 0), color=color)
+    assert torch.isfinite(y).all()
+
+
 def test_only_some_clips_and_never_silence(seeded):
     x = torch.cat([torch.randn(1000, 30, generator=seeded(1)), torch.zeros(5, 30)])
     y = augment.add_noise(x, seeded(), snr_db=(0, 10), prob=0.3)

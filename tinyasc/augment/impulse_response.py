@@ -40,7 +40,7 @@ def impulse_response(
     dry = x[rows.to(x.device)]
     wet = convolve(dry, bank[choice[rows].to(bank.device)].to(x.device, x.dtype))
     level, new = (s.square().mean(dim=1, keepdim=True).sqrt() for s in (dry, wet))
-    y[rows.to(x.device)] = wet * (level / new.clamp_min(torch.finfo(x.dtype).tiny))
+    y[rows.to(x.device)] = wet / new.clamp_min(torch.finfo(x.dtype).tiny) * level
     return y
 
 

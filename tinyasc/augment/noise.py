@@ -42,6 +42,7 @@ def add_noise(
         noise = torch.fft.irfft(spectrum * torch.where(bins > 0, bins.clamp_min(1).rsqrt(), 0.0), samples)
     noise = noise.to(x.device, x.dtype)
     power = x.square().mean(dim=1, keepdim=True)
-    own = noise.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    # One sample of pink noise is 0, and stays so.
+    level = noise.square().mean(dim=1, keepdim=True).sqrt().clamp_min(torch.finfo(x.dtype).tiny)
     factor = (10 ** (-ratio / 10) * use).to(x.device, x.dtype)[:, None]
-    return x + noise * (power * factor / own).sqrt()
+    return x + noise / level * (power * factor).sqrt()
