@@ -80,6 +80,7 @@ def train_module(
     data: Prepared,
     *,
     teacher: np.ndarray | None = None,
+    reference: nn.Module | None = None,
     title: str = "train",
     callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -91,6 +92,7 @@ def train_module(
         run: where checkpoints and metrics go.
         data: features.
         teacher: as in `fit`.
+        reference: a module to distil from in a teacher's place; see `Classifier`.
         title: of the progress bar.
         callbacks: more of Lightning's.
 
@@ -109,6 +111,7 @@ def train_module(
         band_scale=torch.tensor(data.front_end.band_scale, dtype=torch.float32),
         steps_per_epoch=len(train),
         front_end=data.front_end,
+        reference=reference,
     )
     last = run.checkpoints / "last.ckpt"
     resume = last if last.is_file() else None
