@@ -14,7 +14,7 @@ from tinyasc.audio import read_audio
 from tinyasc.data import Clip
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
-from tinyasc.frontend import FrontEnd, fit_length, log_mel, normalize
+from tinyasc.frontend import FrontEnd, fit_length, log_mel
 from tinyasc.training.augmentation import AugmentedFeatures
 from tinyasc.training.recipe import Augment
 
@@ -126,17 +126,18 @@ def pictures(clips: Sequence[Path], front_end: FrontEnd, singles: Sequence[Augme
     """
     plain = front_end.without_normalization()
     waveform, lengths = load_batch(clips, plain)
-    mel = np.stack([log_mel(fit_length(x.numpy(), plain.clip_samples), plain) for x in waveform])
-    scale = 1 / np.maximum(mel.std(axis=(0, 2), dtype=np.float64), 1e-3)
-    front_end = plain.with_normalization(scale, -mel.mean(axis=(0, 2), dtype=np.float64) * scale)
-    offset = np.array(front_end.band_offset)
+    maps = np.stack([log_mel(fit_length(x.numpy(), plain.clip_samples), plain) for x in waveform])
+    maps = maps.reshape(len(clips), -1, *maps.shape[-2:])  # with its channels, also where there is one
+    scale = 1 / np.maximum(maps.std(axis=(0, 3), dtype=np.float64), 1e-3)
+    offset = -maps.mean(axis=(0, 3), dtype=np.float64) * scale
+    front_end = plain.with_normalization(scale.squeeze(), offset.squeeze())
     batch = {
-        "features": torch.from_numpy(normalize(mel, front_end))[:, None],
+        "features": torch.from_numpy((maps * scale[..., None] + offset[..., None]).astype(np.float32)),
         "waveform": waveform,
         "length": lengths,
         "label": torch.arange(len(clips)),
     }
-    drawn = [Picture(f"{clips[0].name}, as it is", mel[0])]
+    drawn = [Picture(f"{clips[0].name}, as it is", maps[0, 0])]
     for single in singles:
         if len(clips) == 1 and needs_partner(single):
             continue
@@ -144,7 +145,7 @@ def pictures(clips: Sequence[Path], front_end: FrontEnd, singles: Sequence[Augme
         with torch.no_grad():
             x, mixes = step(batch, torch.Generator().manual_seed(seed))
         mixed = "".join(f"\n{mix.weight[0]:.2f} of it, the rest {clips[mix.partner[0]].name}" for mix in mixes)
-        drawn.append(Picture(title_of(single) + mixed, (x[0, 0].numpy() - offset[:, None]) / scale[:, None]))
+        drawn.append(Picture(title_of(single) + mixed, (x[0, 0].numpy() - offset[0, :, None]) / scale[0, :, None]))
     return drawn
 
 
