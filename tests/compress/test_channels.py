@@ -22,8 +22,9 @@ from tinyasc.frontend import FrontEnd, fit_length
 from tinyasc.frontend_torch import LogMel
 from tinyasc.infer.runner import load, softmax
 from tinyasc.models import FAMILIES, Family, build
+from tinyasc.training.augmentation import gain_scale
 from tinyasc.training.features import Part, prepare
-from tinyasc.training.fit import _gain_scale, logits
+from tinyasc.training.fit import logits
 from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.run import Run, Trained
 
@@ -125,9 +126,9 @@ def test_a_gain_in_db_adds_nothing_to_deltas():
     front_end = SMALL.with_normalization(np.full((6, 16), 0.5), np.zeros((6, 16)))
     expected = np.zeros((6, 16))
     expected[:2] = 0.5
-    np.testing.assert_array_equal(_gain_scale(front_end), expected)
+    np.testing.assert_array_equal(gain_scale(front_end), expected)
     plain = dataclasses.replace(SMALL, stereo=False, deltas=0)
-    np.testing.assert_array_equal(_gain_scale(plain), np.ones((1, 16)))
+    np.testing.assert_array_equal(gain_scale(plain), np.ones((1, 16)))
 
 
 def tinyasc(*args: object, code: int = 0):

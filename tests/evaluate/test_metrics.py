@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -115,6 +115,8 @@ def test_per_class_equals_scikit_learn(drawn):
 @given(answers(), st.integers(1, 20))
 def test_calibration_error_equals_torchmetrics(drawn, bins):
     p, labels = drawn
+    # A confidence that is 1 in float32 gets a bin of its own there, beyond the last.
+    assume(np.float32(p.max()) < 1)
     found = metrics.calibration(p, labels, bins)
     expected = multiclass_calibration_error(
         torch.from_numpy(p), torch.from_numpy(labels), num_classes=p.shape[1], n_bins=bins, norm="l1"

@@ -95,6 +95,13 @@ def test_again_nothing_is_trained_and_nothing_is_measured(esc, crossed, monkeypa
     assert times(folder) == before
 
 
+def test_folds_are_trained_from_waveforms_where_the_recipe_augments_them(esc, tmp_path):
+    augmented = recipe(esc, augment={"wave_gain_db": 6.0}, training=RECIPE["training"] | {"epochs": 1})
+    found = cross_validate(augmented, tmp_path / "cv", seeds=[0])
+    plain = cross_validate(recipe(esc, training=augmented.training.model_dump()), tmp_path / "plain", seeds=[0])
+    assert len(found) == 100 and not np.array_equal(found.probabilities, plain.probabilities)
+
+
 def test_another_seed_is_added_and_a_lost_fold_comes_back_the_same(esc, crossed, tmp_path):
     found, folder, _ = crossed
     copy = tmp_path / "cv"

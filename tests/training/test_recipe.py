@@ -5,7 +5,7 @@ import yaml
 
 from tinyasc.errors import InputError
 from tinyasc.models import FAMILIES
-from tinyasc.training.recipe import Recipe, check_recipe, load_recipe, shipped_recipes
+from tinyasc.training.recipe import Recipe, Training, check_recipe, load_recipe, shipped_recipes
 
 MINIMAL = {"name": "x", "model": {"family": "sepconv_ca"}}
 
@@ -227,6 +227,21 @@ def test_the_fingerprint_follows_every_value_but_the_data_root():
     prints = {load_recipe("teachers/demo", [one]).fingerprint() for one in changed}
     assert len(prints) == len(changed) and base.fingerprint() not in prints
     assert load_recipe("students/demo").fingerprint()  # without a data part
+
+
+def test_a_key_that_a_later_version_adds_leaves_fingerprints_as_they_are():
+    class LaterTraining(Training):
+        momentum: float = 0.9
+
+    class Later(Recipe):
+        training: LaterTraining = LaterTraining.model_validate({})
+        more: bool = False
+
+    values = load_recipe("teachers/demo").model_dump()
+    later = Later.model_validate(values)
+    assert later.fingerprint() == Recipe.model_validate(values).fingerprint()
+    for change in ({"more": True}, {"training": values["training"] | {"momentum": 0.8}}):
+        assert Later.model_validate(values | change).fingerprint() != later.fingerprint()
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tinyasc.cli.data_show import show
 from tinyasc.data import DATASETS
 from tinyasc.data.scenes import write_scenes
 from tinyasc.training.features import open_data
@@ -23,6 +24,9 @@ def command() -> None:
       tinyasc data demo scenes/
       tinyasc data check esc10 --root ESC-50-master
     """  # noqa: D301 (click reads the backspace)
+
+
+command.add_command(show)
 
 
 @command.command("demo")

@@ -12,6 +12,7 @@ from tinyasc.training.features import DEMO_ROOT, open_data, prepare
 from tinyasc.training.fit import fit
 from tinyasc.training.recipe import Data, Recipe, load_recipe, shipped_recipes
 from tinyasc.training.run import RUNS, Run
+from tinyasc.training.waveforms import with_waveforms
 
 DEFAULT_RECIPE = "teachers/demo"
 CLIP = Path("clip.wav")
@@ -74,7 +75,7 @@ def command(
     run = Run(folder or Path(RUNS) / f"{loaded.name}-{loaded.fingerprint()}")
     click.echo(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
     # Before the run folder is made: a data set that cannot be used leaves nothing behind.
-    data = prepare(loaded.data, loaded.front_end.record())
+    data = with_waveforms(prepare(loaded.data, loaded.front_end.record()), loaded)
     with run.locked():
         trained = fit(loaded, run, data)
     synthetic = " (synthetic scenes)" if trained.synthetic else ""

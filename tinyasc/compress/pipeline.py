@@ -22,6 +22,7 @@ from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.recipe import Qat, Recipe
 from tinyasc.training.run import RUNS, Run, Trained
+from tinyasc.training.waveforms import with_waveforms
 from tinyasc_export.calibration import METHODS
 
 
@@ -62,7 +63,7 @@ def compress(
     assert data_part is not None and front_end is not None, "a teacher's recipe has both"
     plan = solve(student, front_end.record(), len(teacher.labels), budget)
     student = student.model_copy(update={"model": student.model | {plan.option: plan.width}})
-    data = prepare(data_part, front_end.record())
+    data = with_waveforms(prepare(data_part, front_end.record()), student)
     if data.labels != teacher.labels:
         raise InputError(
             f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "

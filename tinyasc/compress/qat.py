@@ -55,7 +55,10 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
         }
     )
     distill = Distill(temperature=settings.temperature, kd_lambda=1.0)
-    recipe = trained.recipe.model_copy(update={"training": training, "distill": distill, "qat": settings})
+    # The quantised graph has no submodules of the float model's names.
+    augment = trained.recipe.augment.model_copy(update={"mask_layers": ()})
+    changes = {"training": training, "augment": augment, "distill": distill, "qat": settings}
+    recipe = trained.recipe.model_copy(update=changes)
     state, _ = train_module(
         module,
         recipe,

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinyasc import augment
 from tinyasc.errors import InputError
 from tinyasc.evaluate import metrics
+from tinyasc.frontend import FrontEnd
+from tinyasc.training.augmentation import AugmentedFeatures, masks_inside
 from tinyasc.training.recipe import Recipe
 
 Batch = dict[str, Tensor]
@@ -28,6 +29,7 @@ class Classifier(L.LightningModule):
         n_classes: K.
         band_scale: (channels, bands) of what a gain of 1 dB adds to the features.
         steps_per_epoch: for the learning rate schedule.
+        front_end: for recipes that augment waveforms.
         reference: a frozen module whose answers to the same augmented batch are the distillation targets, in place of
             a teacher's stored ones. No part of the state.
     """
@@ -40,6 +42,7 @@ class Classifier(L.LightningModule):
         n_classes: int,
         band_scale: Tensor,
         steps_per_epoch: int,
+        front_end: FrontEnd | None = None,
         reference: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class Classifier(L.LightningModule):
         self.module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recipe = recipe
         self.n_classes, self.steps_per_epoch = n_classes, steps_per_epoch
-        self.register_buffer("band_scale", band_scale, persistent=False)
+        self.augmentation = AugmentedFeatures(recipe.augment, band_scale=band_scale, front_end=front_end)
         # In a tuple, so that Lightning neither saves nor trains it.
         self._reference = () if reference is None else (reference.eval(),)
         self._epoch_loss: list[Tensor] = []
@@ -82,32 +85,22 @@ class Classifier(L.LightningModule):
             assert self.recipe.distill is not None
             with torch.no_grad():
                 teacher = (reference.to(x.device)(x) / self.recipe.distill.temperature).softmax(dim=1)
-        loss = self.loss(self.module(x), target, teacher)
+        bands, frames = x.shape[2:]
+        with masks_inside(self.module, self.recipe.augment, generator, bands=bands, frames=frames):
+            logits = self.module(x)
+        loss = self.loss(logits, target, teacher)
         self._epoch_loss.append(loss.detach())
         return loss
 
     def augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features, soft targets (batch, K) and the teacher's probabilities (batch, K) after augmentation."""
-        settings, x = self.recipe.augment, batch["features"]
         target = F.one_hot(batch["label"], self.n_classes).float()
         teacher = None
         if "teacher" in batch and self.recipe.distill is not None:
             teacher = (batch["teacher"] / self.recipe.distill.temperature).softmax(dim=1)
-        if settings.roll:
-            x = augment.roll_time(x, generator)
-        if settings.gain_db:
-            x = augment.gain(x, generator, max_db=settings.gain_db, band_scale=self.band_scale)  # pyright: ignore[reportArgumentType]
-        if settings.mixup_alpha:
-            partner, weight = augment.mixup_weights(len(x), generator, alpha=settings.mixup_alpha)
-            partner, weight = partner.to(x.device), weight.to(x.device)
-            mix = weight[:, None]
-            x = x * mix[:, :, None, None] + x[partner] * (1 - mix[:, :, None, None])
-            target = target * mix + target[partner] * (1 - mix)
-            teacher = None if teacher is None else teacher * mix + teacher[partner] * (1 - mix)
-        if settings.time_mask:
-            x = augment.mask_time(x, generator, width=settings.time_mask)
-        if settings.freq_mask:
-            x = augment.mask_frequency(x, generator, width=settings.freq_mask)
+        x, mixes = self.augmentation(batch, generator)
+        for mix in mixes:
+            target, teacher = mix(target), None if teacher is None else mix(teacher)
         return x, target, teacher
 
     def loss(self, logits: Tensor, target: Tensor, teacher: Tensor | None) -> Tensor:

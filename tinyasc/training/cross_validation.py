@@ -22,6 +22,7 @@ from tinyasc.training.fit import fit
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run
+from tinyasc.training.waveforms import with_waveforms
 
 RECORD = "folds.json"
 TEST = "test-predictions.npz"
@@ -123,7 +124,7 @@ def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: 
     data = recipe.data.model_copy(update={"test_fold": fold, "validation_fold": None})
     recipe = recipe.model_copy(update={"data": data, "training": recipe.training.model_copy(update={"seed": seed})})
     assert recipe.front_end is not None
-    prepared = prepare(data, recipe.front_end.record())
+    prepared = with_waveforms(prepare(data, recipe.front_end.record()), recipe)
     title = f"fold {fold}, seed {seed}"
     with run.locked():
         trained = fit(recipe, run, prepared, title=title)

@@ -32,6 +32,13 @@ class Part:
     features: np.ndarray
     labels: np.ndarray
 
+    def batch(self, index: list[int]) -> dict[str, Tensor]:
+        """Features (batch, 1, bands, frames) and label (batch,) of some clips."""
+        return {
+            "features": torch.from_numpy(self.features[index]),
+            "label": torch.from_numpy(self.labels[index]),
+        }
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -146,10 +153,7 @@ class _Batches(Dataset[dict[str, Tensor]]):
         self.part, self.teacher = part, teacher
 
     def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
-        batch = {
-            "features": torch.from_numpy(self.part.features[index]),
-            "label": torch.from_numpy(self.part.labels[index]),
-        }
+        batch = self.part.batch(index)
         if self.teacher is not None:
             batch["teacher"] = torch.from_numpy(self.teacher[index])
         return batch

@@ -25,8 +25,8 @@ from torch import nn
 
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
-from tinyasc.frontend import FrontEnd
 from tinyasc.models import build, check_input
+from tinyasc.training.augmentation import gain_scale
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.features import Prepared, loader
 from tinyasc.training.progress import Report, progress
@@ -69,7 +69,8 @@ def fit(
         in_channels=front_end.channels,
         **recipe.model_options,
     )
-    check_input(module, recipe.family, shape=front_end.shape)
+    for frames in {front_end.n_frames(), recipe.augment.crop_frames} - {0}:
+        check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, frames))
     weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
     run.save(
         weights,
@@ -117,8 +118,9 @@ def train_module(
         module,
         recipe,
         n_classes=len(data.labels),
-        band_scale=_gain_scale(data.front_end),
+        band_scale=gain_scale(data.front_end),
         steps_per_epoch=len(train),
+        front_end=data.front_end,
         reference=reference,
     )
     last = run.checkpoints / "last.ckpt"
@@ -253,15 +255,6 @@ def _signals_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGINT, handler)
-
-
-def _gain_scale(front_end: FrontEnd) -> torch.Tensor:
-    """What a gain of 1 dB adds to normalised features: (channels, bands); to deltas nothing."""
-    scale = torch.ones(front_end.channels, front_end.n_mels)
-    if front_end.band_scale:
-        scale = torch.tensor(front_end.band_scale).reshape(scale.shape)
-    scale[front_end.sides :] = 0
-    return scale
 
 
 def logits(trained: Trained, features: np.ndarray, batch_size: int = 64) -> np.ndarray:

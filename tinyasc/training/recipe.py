@@ -70,13 +70,58 @@ class Training(_Part):
 
 
 class Augment(_Part):
-    """Random changes of training batches; see `tinyasc.augment`."""
+    """Random changes of training batches, all off by default; see `tinyasc.augment`.
+
+    On features, in this order: `roll` along time, uniformly, or by N(0, `roll_sigma`) frames; `crop_frames`; `gain_db`;
+    Freq-MixStyle with `mixstyle_p` and `mixstyle_alpha`; mixup with `mixup_alpha`; masks of up to `time_mask` frames
+    and `freq_mask` bands, `time_stripes` and `freq_stripes` of them, which become `mask_mode`: zero, cut (another
+    clip's) or mixture (the mean with another clip); the same, scaled, on the outputs of the submodules `mask_layers`.
+
+    On waveforms, before these: `time_scale` 1.25 makes clips 1.25^U(-1, 1) times as long with the pitch that follows,
+    `time_stretch` at the same pitch; `wave_crop` takes a random window of the front end's clip_seconds, with zeros of
+    `wave_crop_padding` windows on both sides; `wave_roll_seconds`; impulse responses of the folder or list `dirs` with
+    `dir_prob`, on clips of `dir_devices` only where given; noise of `noise_color` at `noise_snr_db` with `noise_prob`;
+    `between_class` mixing; `wave_gain_db`. Any of them makes training hold waveforms and compute features per batch.
+    """
 
     roll: bool = False
+    roll_sigma: float = Field(0.0, ge=0)
+    crop_frames: int = Field(0, ge=0)
     gain_db: float = Field(0.0, ge=0)
-    time_mask: int = Field(0, ge=0)
-    freq_mask: int = Field(0, ge=0)
+    mixstyle_p: float = Field(0.0, ge=0, le=1)
+    mixstyle_alpha: float = Field(0.3, gt=0)
     mixup_alpha: float = Field(0.0, ge=0)
+    time_mask: int = Field(0, ge=0)
+    time_stripes: int = Field(1, ge=1)
+    freq_mask: int = Field(0, ge=0)
+    freq_stripes: int = Field(1, ge=1)
+    mask_mode: Literal["zero", "cut", "mixture"] = "zero"
+    mask_layers: tuple[str, ...] = ()
+    time_scale: float = Field(1.0, ge=1, le=2)
+    time_stretch: float = Field(1.0, ge=1, le=2)
+    wave_crop: bool = False
+    wave_crop_padding: float = Field(0.0, ge=0, lt=1)
+    wave_roll_seconds: float = Field(0.0, ge=0)
+    dir_prob: float = Field(0.0, ge=0, le=1)
+    dirs: str | None = None
+    dir_devices: tuple[str, ...] = ()
+    noise_prob: float = Field(0.0, ge=0, le=1)
+    noise_snr_db: tuple[float, float] = (10.0, 40.0)
+    noise_color: Literal["white", "pink"] = "white"
+    between_class: bool = False
+    wave_gain_db: float = Field(0.0, ge=0, le=60)
+
+    @pydantic.model_validator(mode="after")
+    def _keys_agree(self) -> Augment:
+        if self.roll and self.roll_sigma:
+            raise ValueError("roll is uniform and roll_sigma normal; choose one of them")
+        if self.dir_prob and not self.dirs:
+            raise ValueError("dir_prob needs `dirs`, a folder or list of impulse responses")
+        if self.wave_crop_padding and not self.wave_crop:
+            raise ValueError("wave_crop_padding has no meaning without wave_crop: true")
+        if self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError("noise_snr_db must be [lowest, highest]")
+        return self
 
 
 class Distill(_Part):
@@ -146,10 +191,12 @@ class Recipe(_Part):
         return model
 
     def fingerprint(self) -> str:
-        """Eight characters that change when what is trained does: not with the data's folder, nor its quantisation."""
-        text = json.dumps(
-            self.model_dump(mode="json", exclude={"data": {"root"}, "qat": True, "calibration": True}), sort_keys=True
-        )
+        """Eight characters that change when what is trained does: not with the data's folder, nor its quantisation.
+
+        Values at their defaults are left out, so a key that a later version adds leaves the older recipes' as they are.
+        """
+        exclude = {"data": {"root"}, "qat": True, "calibration": True}
+        text = json.dumps(self.model_dump(mode="json", exclude=exclude, exclude_defaults=True), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def to_yaml(self) -> str:

@@ -1,0 +1,75 @@
+"""`tinyasc data show`: pictures of a recipe's augmentation on a real clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinyasc.cli.train import with_data
+from tinyasc.data import DATASETS
+from tinyasc.errors import InputError
+from tinyasc.training.features import open_data
+from tinyasc.training.pictures import draw, examples, needs_partner, one_of_each_scene, pictures, transforms_of
+from tinyasc.training.recipe import Data, FrontEndPart, load_recipe
+
+
+@click.command("show")
+@click.argument("clips", metavar="[CLIP]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--recipe", metavar="RECIPE", help="Whose augmentation and front end [default: every transform].")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one value of the recipe.")
+@click.option("--data", "data_name", type=click.Choice(sorted(DATASETS)), help="Data set to take clips from.")
+@click.option("--root", metavar="DIR", type=click.Path(file_okay=False), help="The data set's folder.")
+@click.option("--dirs", metavar="DIR | LIST", help="Impulse responses to show.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the transforms.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("pictures.png"),
+    show_default=True,
+    help="A .png, .svg or .pdf file.",
+)
+def show(
+    clips: tuple[Path, ...],
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    data_name: str | None,
+    root: str | None,
+    dirs: str | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Draw the log-mel features of a clip before and after each transform.
+
+    CLIP is an audio file, and further ones are what it is mixed with; by default the data set's first training clip,
+    and one clip of each other scene. Transforms that have a probability are shown as they act when they do.
+
+    \b
+    Examples:
+      tinyasc data show street.wav
+      tinyasc data show --recipe teachers/esc10 --root ESC-50-master --out pictures.png
+    """  # noqa: D301 (click reads the backspace)
+    if overrides and recipe is None:
+        raise InputError("--set changes a recipe; name one with --recipe")
+    loaded = with_data(load_recipe(recipe, overrides), data_name, root) if recipe else None
+    front_end = ((loaded.front_end if loaded else None) or FrontEndPart.model_validate({})).record()
+    paths = list(clips)
+    if root or not paths:
+        data = loaded.data if loaded else None
+        data = data or Data(name=data_name or "demo", root=root)
+        _, split = open_data(data)
+        paths += one_of_each_scene(split.train)
+    settings = loaded.augment if loaded else None
+    if settings is not None and dirs:
+        settings = settings.model_copy(update={"dirs": dirs, "dir_prob": settings.dir_prob or 1.0})
+    singles = examples(front_end, dirs) if settings is None else transforms_of(settings)
+    drawn = pictures(paths, front_end, singles, seed=seed)
+    draw(drawn, front_end, out)
+    click.echo(f"written: {out}, {paths[0].name} and {len(drawn) - 1} transforms of it")
+    if len(paths) == 1 and any(map(needs_partner, singles)):
+        click.echo("left out, as they mix clips: give a second CLIP, or --data and --root", err=True)
+    if settings is None and not dirs:
+        click.echo("left out: impulse responses; name some with --dirs", err=True)
+    if settings is not None and settings.mask_layers:
+        click.echo("left out: mask_layers, which act inside the model", err=True)

@@ -1,0 +1,134 @@
+"""Training clips as waveforms, for transforms that act on them: decoded once, then mapped from the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyasc.audio import read_audio
+from tinyasc.augment import load_bank
+from tinyasc.data.cache import Progress
+from tinyasc.errors import InputError
+from tinyasc.files import write_atomic
+from tinyasc.training.augmentation import needs_waveforms, refuse_stereo
+from tinyasc.training.features import Part, Prepared, cache_folder
+from tinyasc.training.progress import progress
+from tinyasc.training.recipe import Recipe
+
+# Goes up when `read_audio` gives other numbers for the same file.
+WAVEFORM_VERSION = 1
+
+
+@dataclass(frozen=True)
+class WaveformPart(Part):
+    """A set of clips that gives waveforms to its batches; `features` are those of the clean clips.
+
+    Args:
+        files: (clips,) cached waveforms, whole and at the front end's rate.
+        dir_allowed: (clips,) bool: clips that may be given an impulse response.
+    """
+
+    files: tuple[Path, ...]
+    dir_allowed: np.ndarray
+
+    def batch(self, index: list[int]) -> dict[str, Tensor]:
+        """Waveforms (batch, longest) with zeros after each `length`, label and dir_allowed (batch,)."""
+        clips = [_mapped(self.files[i]) for i in index]
+        lengths = torch.tensor([len(clip) for clip in clips])
+        waveform = torch.zeros(len(clips), int(lengths.max()))
+        for row, clip in zip(waveform, clips, strict=True):
+            row.numpy()[: len(clip)] = clip
+        return {
+            "waveform": waveform,
+            "length": lengths,
+            "label": torch.from_numpy(self.labels[index]),
+            "dir_allowed": torch.from_numpy(self.dir_allowed[index]),
+        }
+
+
+def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
+    """The prepared data with waveforms for its training clips, where the recipe augments waveforms; else unchanged.
+
+    The impulse responses become part of the data's identity: a run cannot be resumed with others.
+
+    Raises:
+        InputError: a clip or impulse response that cannot be read, `dir_devices` that no training clip has, or a
+            stereo front end.
+        OSError: the cache cannot be written.
+    """
+    settings, clips = recipe.augment, data.split.train
+    if not needs_waveforms(settings):
+        return data
+    refuse_stereo(data.front_end)
+    devices = {clip.device for clip in clips}
+    if unknown := sorted(set(settings.dir_devices) - devices):
+        known = ", ".join(sorted(filter(None, devices))) or "not named in this data set; leave dir_devices out"
+        raise InputError(f"augment.dir_devices: no training clip is of device {unknown[0]!r}; the devices are {known}")
+    allowed = np.array([not settings.dir_devices or clip.device in settings.dir_devices for clip in clips])
+    digest = hashlib.blake2b(data.identity.encode(), digest_size=16)
+    digest.update(repr((data.front_end.sample_rate, allowed.tolist())).encode())
+    if settings.dir_prob:
+        digest.update(load_bank(settings.dirs or "", data.front_end.sample_rate).numpy().data)
+    paths = tuple(dict.fromkeys(clip.path for clip in clips))
+    with progress("waveforms") as report:
+        cached = cache_waveforms(paths, data.front_end.sample_rate, cache_folder(), progress=report)
+    file_of = dict(zip(paths, cached, strict=True))
+    train = WaveformPart(data.train.features, data.train.labels, tuple(file_of[c.path] for c in clips), allowed)
+    return dataclasses.replace(data, train=train, identity=digest.hexdigest())
+
+
+def cache_waveforms(
+    paths: Sequence[Path], sample_rate: int, folder: str | Path, progress: Progress | None = None
+) -> list[Path]:
+    """Decodes audio files into `folder`/waveforms-RATE, one float32 .npy each; what is there is kept.
+
+    A file is known by its path, size and time of change: one that was moved or written again is decoded again.
+    float32, not int16: the quiet bands of a loud clip may lie below 16 bits, and the features of training would then
+    differ from those of validation. An hour at 32 kHz takes 461 MB.
+
+    Raises:
+        InputError: the first file that cannot be read.
+        OSError: the folder cannot be written.
+    """
+    place = Path(folder).absolute() / f"waveforms-{sample_rate}-{WAVEFORM_VERSION}"
+
+    def cached(path: Path) -> Path:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        key = f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}"
+        file = place / f"{hashlib.blake2b(os.fsencode(key), digest_size=16).hexdigest()}.npy"
+        try:
+            _mapped(file)
+        except (OSError, ValueError, EOFError):  # absent or damaged
+            buffer = io.BytesIO()
+            np.save(buffer, read_audio(path, sample_rate), allow_pickle=False)
+            write_atomic(file, buffer.getvalue())
+        return file
+
+    files = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            for file in pool.map(cached, paths):
+                files.append(file)
+                if progress:
+                    progress(len(files), len(paths))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return files
+
+
+def _mapped(file: Path) -> np.ndarray:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
