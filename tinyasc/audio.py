@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,13 +60,46 @@ def read_audio(path: str | Path, sample_rate: int) -> np.ndarray:
         InputError: the file is missing, unreadable, not audio, damaged, cut off or empty, or holds NaN or
             infinity.
     """
+    return read_segments(path, sample_rate, [None])[0]
+
+
+def read_segments(
+    path: str | Path, sample_rate: int, segments: Sequence[tuple[float, float] | None]
+) -> list[np.ndarray]:
+    """Reads parts of one file, which is decoded once.
+
+    Each part is cut before it is resampled, so it equals what `read_audio` reads from a file of its own.
+
+    Args:
+        path: as `read_audio`.
+        sample_rate: as `read_audio`.
+        segments: (start, end) in seconds, rounded to the file's nearest samples; None is the whole file.
+
+    Returns:
+        (samples,) float32 of every part.
+
+    Raises:
+        InputError: as `read_audio`, or a part that ends after the file does.
+    """
     samples, file_rate = _decode(path)
     _refuse_non_finite(path, samples, file_rate)
-    # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-    if file_rate != sample_rate:
-        mono = _resample(path, mono, file_rate, sample_rate)
-    return np.ascontiguousarray(mono)
+    parts = []
+    for segment in segments:
+        part = samples
+        if segment is not None:
+            start, end = (round(second * file_rate) for second in segment)
+            if not 0 <= start < end <= len(samples):
+                raise InputError(
+                    f"{path}: seconds {segment[0]:g} to {segment[1]:g} are no part of it, it holds "
+                    f"{len(samples) / file_rate:.3f} s; mend the list, or copy the file again"
+                )
+            part = samples[start:end]
+        # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
+        mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1, dtype=np.float64).astype(np.float32)
+        if file_rate != sample_rate:
+            mono = _resample(path, mono, file_rate, sample_rate)
+        parts.append(np.ascontiguousarray(mono))
+    return parts
 
 
 def read_info(path: str | Path) -> AudioInfo:

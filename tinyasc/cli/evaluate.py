@@ -51,7 +51,7 @@ class Candidate:
     "--data",
     "data_name",
     metavar="NAME",
-    help="Data set: demo, esc10, esc50 or tau2020 [default: the run's].",
+    help="Data set; `tinyasc data list` names them [default: the run's].",
 )
 @click.option(
     "--root",
@@ -115,7 +115,7 @@ def command(
                 f"{candidate.name}: its labels are not those of data set {data.name}; name the right one with --data"
             )
         with progress(f"evaluate {candidate.name}") as report:
-            p = probabilities(candidate.model, [c.path for c in clips], tta=tta, seed=seed, progress=report)
+            p = probabilities(candidate.model, clips, tta=tta, seed=seed, progress=report)
         scores = metrics.evaluate(p, class_indices(clips, table.labels))
         answers[candidate.name] = p, scores
         if as_json:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from itertools import groupby
 
 import numpy as np
 
-from tinyasc.audio import read_audio
+from tinyasc.audio import read_segments
+from tinyasc.data.table import Clip
 from tinyasc.infer.runner import Model
 
 
 def probabilities(
     model: Model,
-    paths: Sequence[Path],
+    clips: Sequence[Clip],
     *,
     tta: int = 1,
     seed: int = 0,
@@ -23,7 +24,7 @@ def probabilities(
 
     Args:
         model: from `tinyasc.infer.runner.load`.
-        paths: audio files.
+        clips: whole files, or parts of them.
         tta: test-time copies of each clip whose probabilities are averaged.
         seed: of the copies.
         progress: called with clips done and clips in all.
@@ -32,9 +33,10 @@ def probabilities(
         InputError: a clip that cannot be read.
     """
     answers = []
-    for done, path in enumerate(paths, start=1):
-        samples = read_audio(path, model.front_end.sample_rate)
-        answers.append(model.predict(samples, tta=tta, seed=seed).probabilities)
-        if progress:
-            progress(done, len(paths))
+    # Parts of one recording stand together in the lists: it is decoded once for them.
+    for path, parts in groupby(clips, key=lambda clip: clip.path):
+        for samples in read_segments(path, model.front_end.sample_rate, [clip.segment for clip in parts]):
+            answers.append(model.predict(samples, tta=tta, seed=seed).probabilities)
+            if progress:
+                progress(len(answers), len(clips))
     return np.stack(answers)
