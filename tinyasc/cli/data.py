@@ -137,9 +137,9 @@ def _print(found: dict[str, Any]) -> None:
 def _refuse(found: dict[str, Any]) -> None:
     """Ends with exit code 2 where audio files cannot be used."""
     mend = {
-        "missing": "unpack every part of the audio, or download the rest",
-        "unreadable": "copy or download them again",
-        "too_short": "copy or download them again",
+        "missing": "; unpack every part of the audio, or download the rest",
+        "unreadable": "",  # each says so itself
+        "too_short": "; copy or download them again",
     }
     lines = []
     for kind, how in mend.items():
@@ -147,8 +147,6 @@ def _refuse(found: dict[str, Any]) -> None:
         if bad["count"]:
             more = ", ..." if bad["count"] > len(bad["first"]) else ""
             name = kind.replace("_", " ")
-            lines.append(
-                f"{bad['count']} of {found['files']} audio files {name}: {', '.join(bad['first'])}{more}; {how}"
-            )
+            lines.append(f"{bad['count']} of {found['files']} audio files {name}: {', '.join(bad['first'])}{more}{how}")
     if lines:
         raise InputError(f"data set {found['data']}: " + "; ".join(lines))
