@@ -141,7 +141,7 @@ def missing_files(paths: Iterable[Path]) -> list[Path]:
     present: dict[str, set[str]] = {}
     missing = []
     for path in paths:
-        folder, name = os.path.split(path)
+        folder, _, name = os.fspath(path).rpartition(os.sep)
         if folder not in present:
             try:
                 present[folder] = {entry.name for entry in os.scandir(folder)}

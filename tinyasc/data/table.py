@@ -188,7 +188,7 @@ def check_audio(clips: Sequence[Clip], name: str) -> None:
     Raises:
         InputError: the audio folder is missing, or some files are: their count and the first three.
     """
-    paths = list(dict.fromkeys(clip.path for clip in clips))
+    paths = list({str(clip.path): clip.path for clip in clips}.values())
     if not (missing := missing_files(paths)):
         return
     if len(missing) == len(paths) and not (folder := missing[0].parent).is_dir():
