@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tinyasc.audio import read_audio, read_segments
-from tinyasc.data import Clip, extract, load_table
+from tinyasc.data import Clip, cache, extract, load_table
 from tinyasc.data.cache import load_features
 from tinyasc.data.extract import front_end_key
 from tinyasc.errors import InputError, TinyascError
@@ -310,6 +310,31 @@ def test_progress(clips, tmp_path, workers):
 
 def test_no_clips(tmp_path):
     assert load_features([], FRONT_END, tmp_path / "cache").shape == (0, *SHAPE)
+
+
+def test_an_index_that_another_process_wrote_without_ours(clips, tmp_path, monkeypatch):
+    """Its lock is the front end's, so two front ends may each write the index without the other's files."""
+    real = cache.write_atomic
+
+    def overwritten(path, content):
+        real(path, '{"files": {}}')
+
+    monkeypatch.setattr(cache, "write_atomic", overwritten)
+    monkeypatch.setattr(cache, "_SAVE_INDEX_EVERY_S", 0.0)
+    first = load_features(clips, FRONT_END, tmp_path / "cache")
+    np.testing.assert_array_equal(first, load_features(clips, FRONT_END, tmp_path / "cache"))
+
+
+def test_a_front_end_that_refuses_a_file_names_it(clips, tmp_path, monkeypatch):
+    load_features(clips[:1], FRONT_END, tmp_path / "cache")
+
+    def refuse(_samples, _front_end):
+        raise InputError("wants stereo")
+
+    monkeypatch.setattr(extract, "features", refuse)
+    with pytest.raises(InputError) as caught:
+        load_features(clips[:2], FRONT_END, tmp_path / "cache")
+    assert str(caught.value) == f"{clips[1].path}: wants stereo"
 
 
 def test_one_bad_file_gives_its_line(clips, tmp_path):

@@ -105,6 +105,13 @@ def test_a_part_of_the_segments_is_kept_for_the_whole(recordings, tmp_path):
     np.testing.assert_array_equal(every, load_features(clips, FRONT_END, tmp_path / "other"))
 
 
+def test_missing_recordings_are_named_as_such(recordings):
+    for path in (recordings / "audio").glob("bus*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"6 of 12 audio files are missing: \S*bus-lyon-0-0-a\.wav, "):
+        load_table("tau2022", recordings)
+
+
 def test_no_location_lies_in_two_sets(recordings):
     split = split_table(load_table("tau2022", recordings))
     places = [{clip.location for clip in clips} for _, clips in split]

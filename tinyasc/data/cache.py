@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,8 @@ class ContentIndex:
     def __init__(self, folder: Path) -> None:
         self.folder, self._file = folder, folder / "index.json"
         self.states: dict[Path, FileState] = {}
-        self._added: dict[Path, FileState] = {}
+        self._hashed_here: dict[Path, FileState] = {}
+        self._saved = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -110,13 +112,16 @@ class ContentIndex:
         self.read()
 
     def read(self) -> None:
-        """Takes in what is on disk; nothing where that is absent or damaged, as it only saves hashing."""
+        """Takes in what is on disk; nothing where that is absent or damaged, as it only saves hashing.
+
+        What is known already stays: another process may have written the index without it.
+        """
         try:
             values = json.loads(self._file.read_bytes())["files"]
             found = {Path(p): FileState(int(size), int(t), str(content)) for p, (size, t, content) in values.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found = {}
-        self.states = found | self._added
+        self.states = self.states | found | self._hashed_here
 
     def unchanged(self, path: Path) -> FileState | None:
         """A file's state where it is still as it was, else None."""
@@ -125,7 +130,8 @@ class ContentIndex:
 
     def remember(self, path: Path, state: FileState) -> None:
         """Notes what a file is; `save` writes the notes."""
-        self.states[path] = self._added[path] = state
+        self.states[path] = self._hashed_here[path] = state
+        self._saved = False
 
     def save(self) -> None:
         """Writes what was noted, and keeps what others wrote; a lost note costs hashing, not decoding.
@@ -133,7 +139,7 @@ class ContentIndex:
         Raises:
             TinyascError: the disk is full or cannot be written.
         """
-        if not self._added:
+        if self._saved:
             return
         self.read()
         try:
@@ -143,7 +149,7 @@ class ContentIndex:
                 f"{self._file}: cannot write the feature cache ({error.strerror}); free some space or choose another "
                 "folder"
             ) from None
-        self._added = {}
+        self._saved = True
 
 
 def _missing(of_file: dict[Path, list[Clip]], index: ContentIndex, store: RowStore) -> list[Recording]:
@@ -181,33 +187,35 @@ def _compute(
     written: set[bytes] = set()
     done = total - sum(len(recording.segments) for recording in todo)
     saved = time.monotonic()
-    try:
-        for recording, result in zip(todo, _extract(todo, extractor, workers), strict=True):
-            if result.state is None:
-                bad.append(result.error or str(recording.path))
-            else:
-                index.remember(recording.path, result.state)
-            if result.state is not None and result.rows is not None:
-                keys = [row_key(result.state.content, segment) for segment in recording.segments]
-                # Equal files share their rows.
-                fresh = [i for i, key in enumerate(keys) if key not in written]
-                store.write([keys[i] for i in fresh], result.rows[fresh])
-                written.update(keys)
-            if time.monotonic() - saved > _SAVE_INDEX_EVERY_S:
-                index.save()
-                saved = time.monotonic()
-            done += len(recording.segments)
-            if progress:
-                progress(done, total)
-    finally:
-        index.save()
+    # Closed at once when something fails, so that no worker outlives this call.
+    with closing(_extract(todo, extractor, workers)) as results:
+        try:
+            for recording, result in zip(todo, results, strict=True):
+                if result.state is None:
+                    bad.append(result.error or str(recording.path))
+                else:
+                    index.remember(recording.path, result.state)
+                if result.state is not None and result.rows is not None:
+                    keys = [row_key(result.state.content, segment) for segment in recording.segments]
+                    # Equal files share their rows.
+                    fresh = [i for i, key in enumerate(keys) if key not in written]
+                    store.write([keys[i] for i in fresh], result.rows[fresh])
+                    written.update(keys)
+                if time.monotonic() - saved > _SAVE_INDEX_EVERY_S:
+                    index.save()
+                    saved = time.monotonic()
+                done += len(recording.segments)
+                if progress:
+                    progress(done, total)
+        finally:
+            index.save()
     if bad:
         head = f"{len(bad)} of {files} audio files cannot be used: " if len(bad) > 1 else ""
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise InputError(head + "; ".join(bad[:3]) + more)
 
 
-def _extract(todo: Sequence[Recording], extractor: Extractor, workers: int | None) -> Iterator[Extracted]:
+def _extract(todo: Sequence[Recording], extractor: Extractor, workers: int | None) -> Generator[Extracted, None, None]:
     """Yields the results in order, from worker processes where there is enough to do."""
     if workers is None:
         workers = min(available_cores(), len(todo) // _RECORDINGS_PER_WORKER)

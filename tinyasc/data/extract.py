@@ -85,9 +85,11 @@ class Extractor:
             parts = read_segments(recording.path, self.front_end.sample_rate, recording.segments)
             if state is None or (state.size, state.changed_ns) != size_and_change(recording.path):
                 raise InputError(f"{recording.path}: changed while it was read; run again when it is complete")
+            rows = [features(fit_length(part, self.front_end.clip_samples), self.front_end) for part in parts]
         except InputError as error:
-            return Extracted(None, error=str(error))
-        rows = [features(fit_length(part, self.front_end.clip_samples), self.front_end) for part in parts]
+            line = str(error)
+            # The front end does not know which file it is given.
+            return Extracted(None, error=line if str(recording.path) in line else f"{recording.path}: {line}")
         return Extracted(state, np.stack(rows))
 
 

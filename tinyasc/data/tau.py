@@ -23,6 +23,8 @@ from tinyasc.data.tau_years import TauYear
 from tinyasc.errors import InputError
 
 SEGMENTS_PER_RECORDING = 10
+# In a recording's name, scene-city-place-recording-device.wav; a segment has its second before the device.
+_DASHES = 4
 
 
 def load(root: Path, year: TauYear) -> ClipTable:
@@ -40,8 +42,8 @@ def load(root: Path, year: TauYear) -> ClipTable:
 
 def read_lists(meta: Path, train: Path, test: Path, *, root: Path, year: TauYear) -> ClipTable:
     """Reads the three lists, wherever they lie. Training clips get fold 0, test clips fold 1."""
-    known = _read_meta(meta, year)
-    cut = year.segments and _is_cut(root, next(iter(known)))
+    known, of_recordings = _read_meta(meta, year)
+    cut = year.segments and (of_recordings or _is_cut(root, next(iter(known))))
     recordings: dict[str, Path] = {}
     clips: list[Clip] = []
     listed: set[str] = set()
@@ -93,11 +95,12 @@ def is_synthetic(root: Path) -> bool:
     return isinstance(values, dict) and bool(values.get("synthetic"))
 
 
-def _read_meta(meta: Path, year: TauYear) -> dict[str, tuple[str, str, str]]:
-    """File name -> (scene, device, location) of every row."""
+def _read_meta(meta: Path, year: TauYear) -> tuple[dict[str, tuple[str, str, str]], bool]:
+    """File name -> (scene, device, location) of every row; and whether the rows are 10-second recordings."""
     scenes = None if year.scenes is None else frozenset(year.scenes)
     devices = None if year.devices is None else frozenset(year.devices)
     rows = read_rows(meta, ("filename", "scene_label", "source_label", "identifier"), delimiter="\t")
+    of_recordings = rows[0][1][0].count("-") == _DASHES
     known: dict[str, tuple[str, str, str]] = {}
     for number, filename, values in _segment_rows(rows, year):
         if filename in known:
@@ -109,7 +112,7 @@ def _read_meta(meta: Path, year: TauYear) -> dict[str, tuple[str, str, str]]:
             raise InputError(f"{meta}: row {number} has the unknown device {device!r}; {nearest(device, devices)}")
         # One string for all clips of a device, scene or place.
         known[filename] = (intern(scene), intern(device), intern(location))
-    return known
+    return known, of_recordings
 
 
 def _segment_rows(
@@ -118,8 +121,7 @@ def _segment_rows(
     """Yields (row number, file name, other values); a 10-second recording in a list of segments as its ten segments."""
     for number, values in rows:
         filename, rest = values[0], values[1:]
-        # scene-city-place-recording-device: a segment has its second before the device.
-        if year.segments and filename.count("-") == 4:
+        if year.segments and filename.count("-") == _DASHES:
             stem, _, device = filename.rpartition("-")
             for second in range(SEGMENTS_PER_RECORDING):
                 yield number, f"{stem}-{second}-{device}", rest
@@ -129,7 +131,7 @@ def _segment_rows(
 
 def _recording_of(filename: str) -> tuple[str, int] | None:
     """The 10-second recording of a segment, and which of its seconds it is; None for any other name."""
-    if filename.count("-") != 5:
+    if filename.count("-") != _DASHES + 1:
         return None
     stem, second, device = filename.rsplit("-", 2)
     return (f"{stem}-{device}", int(second)) if second.isascii() and second.isdigit() else None

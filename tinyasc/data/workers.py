@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -70,8 +71,10 @@ class Workers(Generic[_Q, _A]):
         for process in self._processes:
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+                # A question that was half written has nobody left to read it.
+                with suppress(BrokenPipeError):
+                    if pipe is not None:
+                        pipe.close()
 
     def answers(self, questions: Iterable[_Q]) -> Iterator[_A]:
         """Yields the answers in the order of the questions.
@@ -128,8 +131,7 @@ def serve() -> None:
 
 def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
     assert process.stdin is not None
-    try:
+    # The answer that does not come is what is reported.
+    with suppress(BrokenPipeError):
         process.stdin.write(data)
         process.stdin.flush()
-    except BrokenPipeError:
-        pass  # the answer that does not come is what is reported
