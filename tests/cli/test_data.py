@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
@@ -57,7 +58,7 @@ def test_check_names_devices_that_training_lacks(tau_root):
 
 def test_check_tells_mixed_rates_and_channels_in_a_line_each(tau_root):
     for name, rate in (("bus-lyon-0-a", 16000), ("bus-lyon-0-b", 16000)):
-        soundfile.write(tau_root / f"audio/{name}.wav", [[0.0, 0.1]] * 800, rate)
+        soundfile.write(tau_root / f"audio/{name}.wav", np.full((800, 2), 0.1), rate)
     lines = run("check", "tau2020", "--root", tau_root).output.splitlines()
     assert (
         "  sample rates: mixed: 8000 Hz (22 files), 16000 Hz (2 files); every file is resampled to the front end's rate"
@@ -95,7 +96,7 @@ def test_lists_only_looks_at_no_audio(tau_root):
 def test_check_of_segments_that_are_not_there(tmp_path):
     rows = [f"{label}{i}.wav,{label},0,{0.5 if i else 2}" for label in ("a", "b") for i in range(3)]
     for row in rows:
-        soundfile.write(tmp_path / row.split(",")[0], [0.0] * 8000, 8000)
+        soundfile.write(tmp_path / row.split(",")[0], np.zeros(8000), 8000)
     (tmp_path / "clips.csv").write_text("\n".join(["filename,label,start,end", *rows]))
     result = run("check", "csv", "--root", tmp_path / "clips.csv", code=2)
     assert "2 of 6 audio files too short: " in result.stderr

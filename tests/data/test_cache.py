@@ -67,8 +67,12 @@ def test_a_large_set_is_mapped_and_not_read(clips, tmp_path):
 
 def test_writing_to_the_array_changes_no_file(clips, tmp_path):
     first = load_features(clips, FRONT_END, tmp_path / "cache")
-    kept = first.copy()
+    kept, rows = first.copy(), store_of(tmp_path / "cache") / "rows"
+    before = rows.read_bytes()
     first[:] = 0
+    assert isinstance(first, np.memmap)
+    first.flush()
+    assert rows.read_bytes() == before
     np.testing.assert_array_equal(load_features(clips, FRONT_END, tmp_path / "cache"), kept)
 
 

@@ -30,7 +30,8 @@ def test_parts_of_a_recording_are_measured_as_files_of_their_own(tmp_path, monke
     whole, other = tmp_path / "whole.wav", tmp_path / "other.wav"
     parts = [Clip(whole, "s", "", "1", 1, (i, i + 1.0)) for i in range(3)]
     calls = []
-    found = probabilities(Loudness(), [*parts, Clip(other, "s", "", "2", 1)], progress=lambda *call: calls.append(call))
+    model: Any = Loudness()
+    found = probabilities(model, [*parts, Clip(other, "s", "", "2", 1)], progress=lambda *call: calls.append(call))
     expected = [[8000 * i, 8000 * i + 7999, 8000] for i in range(3)] + [[0, -7999, 8000]]
     np.testing.assert_allclose(found * [32768, 32768, 1], expected)
     assert decoded == [whole, other] and calls == [(i, 4) for i in range(1, 5)]
