@@ -48,6 +48,12 @@ def write_tau(root: Path, *, scenes=("bus", "park"), locations=4, rate=8000, sec
 TAU_COLUMNS = ("filename", "scene_label", "identifier", "source_label")
 
 
+@pytest.fixture(name="write_tau")
+def _write_tau():
+    """The function, for data sets of other sizes."""
+    return write_tau
+
+
 @pytest.fixture
 def tau_root(tmp_path: Path) -> Path:
     """A small data set in TAU's layout with audio: 2 scenes, 16 training and 8 test clips of 0.1 s."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tinyasc.audio import AudioInfo, read_audio, read_info
+from tinyasc.audio import AudioInfo, read_audio, read_info, read_segments
 from tinyasc.errors import InputError
 
 RATE = 16000
@@ -299,3 +299,23 @@ def test_a_cut_ogg_is_refused(tmp_path, share):
     assert len(read_audio(tmp_path / "whole.ogg", 16000)) == 80000
     with pytest.raises(InputError, match=r"cut\.ogg: cut off"):
         read_audio(tmp_path / "cut.ogg", 16000)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_segments_equal_files_of_their_own(tmp_path, rng, rate, channels):
+    sound = 0.3 * rng.standard_normal((3 * 8000, channels))
+    soundfile.write(tmp_path / "whole.wav", sound, 8000, "FLOAT")
+    parts = [(0.0, 1.0), (0.25, 2.75), (2.0, 3.0)]
+    found = read_segments(tmp_path / "whole.wav", rate, [*parts, None])
+    for i, (start, end) in enumerate(parts):
+        soundfile.write(tmp_path / f"{i}.wav", sound[round(start * 8000) : round(end * 8000)], 8000, "FLOAT")
+        np.testing.assert_array_equal(found[i], read_audio(tmp_path / f"{i}.wav", rate))
+    np.testing.assert_array_equal(found[3], read_audio(tmp_path / "whole.wav", rate))
+
+
+@pytest.mark.parametrize("segment", [(2.5, 3.5), (4.0, 5.0), (-1.0, 1.0), (1.0, 1.0)])
+def test_segments_outside_the_file(tmp_path, segment):
+    soundfile.write(tmp_path / "whole.wav", np.zeros(24000), 8000)
+    with pytest.raises(InputError, match=r"whole\.wav: seconds .* are no part of it, it holds 3\.000 s; mend"):
+        read_segments(tmp_path / "whole.wav", 8000, [(0, 1), segment])

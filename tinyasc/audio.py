@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,6 +61,28 @@ def read_audio(path: str | Path, sample_rate: int, *, stereo: bool = False) -> n
         InputError: the file is missing, unreadable, not audio, damaged, cut off or empty, or holds NaN or
             infinity; or stereo is wanted of another number of channels.
     """
+    return read_segments(path, sample_rate, [None], stereo=stereo)[0]
+
+
+def read_segments(
+    path: str | Path, sample_rate: int, segments: Sequence[tuple[float, float] | None], *, stereo: bool = False
+) -> list[np.ndarray]:
+    """Reads parts of one file, which is decoded once.
+
+    Each part is cut before it is resampled, so it equals what `read_audio` reads from a file of its own.
+
+    Args:
+        path: as `read_audio`.
+        sample_rate: as `read_audio`.
+        segments: (start, end) in seconds, rounded to the file's nearest samples; None is the whole file.
+        stereo: as `read_audio`.
+
+    Returns:
+        (samples,) float32 of every part; in stereo (2, samples).
+
+    Raises:
+        InputError: as `read_audio`, or a part that ends after the file does.
+    """
     samples, file_rate = _decode(path)
     _refuse_non_finite(path, samples, file_rate)
     if stereo and samples.shape[1] != 2:
@@ -67,13 +90,25 @@ def read_audio(path: str | Path, sample_rate: int, *, stereo: bool = False) -> n
             f"{path}: stereo is wanted and its channels are {samples.shape[1]}; give a stereo recording, or take a "
             "mono front end"
         )
-    if not stereo:
-        # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
-        mono = samples.shape[1] == 1
-        samples = samples[:, 0] if mono else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-    if file_rate != sample_rate:
-        samples = _resample(path, samples, file_rate, sample_rate)
-    return np.ascontiguousarray(samples.T)
+    parts = []
+    for segment in segments:
+        part = samples
+        if segment is not None:
+            start, end = (round(second * file_rate) for second in segment)
+            if not 0 <= start < end <= len(samples):
+                raise InputError(
+                    f"{path}: seconds {segment[0]:g} to {segment[1]:g} are no part of it, it holds "
+                    f"{len(samples) / file_rate:.3f} s; mend the list, or copy the file again"
+                )
+            part = samples[start:end]
+        if not stereo:
+            # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
+            mono = part.shape[1] == 1
+            part = part[:, 0] if mono else part.mean(axis=1, dtype=np.float64).astype(np.float32)
+        if file_rate != sample_rate:
+            part = _resample(path, part, file_rate, sample_rate)
+        parts.append(np.ascontiguousarray(part.T))
+    return parts
 
 
 def read_info(path: str | Path) -> AudioInfo:

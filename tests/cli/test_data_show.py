@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from matplotlib.image import imread
 
 from tinyasc.cli.main import cli
+from tinyasc.data import Clip
 from tinyasc.frontend import FrontEnd, fit_length, log_mel
 from tinyasc.training import pictures
 from tinyasc.training.recipe import Augment
@@ -70,7 +71,8 @@ def test_a_recipe_shows_its_own_transforms_and_says_what_is_left_out(clips):
 def test_pictures_are_in_decibels_and_begin_with_the_clip(clips):
     front_end = FrontEnd(sample_rate=RATE, clip_samples=RATE, n_fft=256, win_length=256, hop_length=128, n_mels=16)
     paths = [clips / "low.wav", clips / "high.wav"]
-    before, louder, mixed = pictures.pictures(paths, front_end, [Augment(gain_db=6), Augment(mixup_alpha=0.5)], seed=1)
+    shown = [Clip(path, "", "", "", 0) for path in paths]
+    before, louder, mixed = pictures.pictures(shown, front_end, [Augment(gain_db=6), Augment(mixup_alpha=0.5)], seed=1)
     low, high = (log_mel(fit_length(soundfile.read(p, dtype="float32")[0], RATE), front_end)[0] for p in paths)
     np.testing.assert_array_equal(before.mel, low)
     change = louder.mel - low

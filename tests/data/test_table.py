@@ -125,7 +125,7 @@ def test_an_empty_set_is_refused():
         check_disjoint(Split((a,), (b,), ()))
 
 
-@pytest.mark.parametrize(("typo", "meant"), [("tau2002", "tau2020"), ("esc-50", "esc50"), ("Demo", "demo")])
+@pytest.mark.parametrize(("typo", "meant"), [("tau2020x", "tau2020"), ("esc-50", "esc50"), ("Demo", "demo")])
 def test_an_unknown_name_gets_the_nearest(tmp_path, typo, meant):
     with pytest.raises(InputError) as caught:
         load_table(typo, tmp_path)
@@ -136,7 +136,7 @@ def test_an_unknown_name_gets_the_nearest(tmp_path, typo, meant):
 
 
 def test_a_name_like_no_other(tmp_path):
-    with pytest.raises(InputError, match="unknown data set 'xyzzy'; known: demo, esc10, esc50, tau2020"):
+    with pytest.raises(InputError, match="unknown data set 'xyzzy'; known: csv, demo, esc10, esc50, folders, tau2018a"):
         load_table("xyzzy", tmp_path)
 
 
@@ -145,7 +145,24 @@ def test_a_missing_root(tmp_path, name):
     with pytest.raises(InputError, match="is not there"):
         load_table(name, tmp_path / "nothing")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="not a folder"):
+    with pytest.raises(InputError, match="lacks the column" if name == "csv" else "not a folder"):
         load_table(name, tmp_path / "file")
-    with pytest.raises(InputError, match=r"\.csv"):
+    words = "no audio file" if name in ("folders", "unlabelled") else r"\.csv"
+    with pytest.raises(InputError, match=words):
         load_table(name, tmp_path)
+
+
+def test_unseen_devices():
+    def clip(device, place):
+        return Clip(Path(f"/d/{device}-{place}.wav"), "s", device, place, 0)
+
+    split = Split(
+        (clip("a", "1"), clip("b", "1")), (clip("c", "2"),), tuple(clip(d, "3") for d in ("s2", "a", "s1", "c"))
+    )
+    assert split.unseen_devices == ("s1", "s2")
+
+
+def test_clips_without_labels_cannot_be_split():
+    table = ClipTable(name="t", labels=(), clips=places())
+    with pytest.raises(InputError, match=r"have no labels.*tinyasc infer"):
+        split_table(table)

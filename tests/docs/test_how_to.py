@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 OWN_NETWORK, READ_A_GRAPH = "your-own-network.md", "read-a-graph.md"
+WITHOUT_CODE = ("data.md",)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Probabilities and their bars depend on the machine a little, as training does.
 PROBABILITY = re.compile(r"\s+\d+\.\d %.*")
@@ -80,7 +82,27 @@ def own_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
 
 
 def test_every_page_is_run():
-    assert {page.name for page in HOW_TO.glob("*.md")} == {OWN_NETWORK, READ_A_GRAPH}
+    assert {page.name for page in HOW_TO.glob("*.md")} == {OWN_NETWORK, READ_A_GRAPH, *WITHOUT_CODE}
+
+
+@pytest.mark.parametrize("name", WITHOUT_CODE)
+def test_the_commands_of_the_other_pages_are_there(name):
+    """Those pages need data or machines that no test has: each `tinyasc` line must name a command and its options."""
+    from tinyasc.cli.main import cli
+
+    page = HOW_TO / name
+    assert not {block.language for block in blocks(page)} & {"python", "console", "text"}, "such blocks are to be run"
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("    ")]
+    words = [shlex.split(line[line.rindex("tinyasc") :])[1:] for line in lines if "tinyasc" in line]
+    assert words
+    for first, *rest in words:
+        command = cli.get_command(click.Context(cli), first)
+        if isinstance(command, click.Group):
+            first, *rest = rest
+            command = command.get_command(click.Context(command), first)
+        assert command is not None, first
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= known, (first, rest)
 
 
 def test_your_own_network_runs_as_shown(own_network):

@@ -93,6 +93,26 @@ def test_a_file_that_changed_is_decoded_again_and_one_that_went_is_named(prepare
         cache_waveforms([tmp_path / "gone.wav"], 16000, tmp_path)
 
 
+def test_parts_of_a_recording_share_its_file(tau_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYASC_CACHE", str(tmp_path / "cache"))
+    rows = ["filename,label,fold,start,end"]
+    for i, path in enumerate(sorted((tau_root / "audio").iterdir())):
+        label = path.name.split("-")[0]
+        rows += [f"tau/audio/{path.name},{label},{i % 3 + 1},{start},{start + 0.04}" for start in (0.0, 0.05)]
+    root = tau_root.parent / "clips.csv"
+    root.write_text("\n".join(rows).replace("tau/", f"{tau_root.name}/"))
+    values = recipe(root, wave_gain_db=3.0).model_dump()
+    r = check_recipe(values | {"data": {"name": "csv", "root": str(root)}}, "")
+    data = with_waveforms(prepare(r.data, r.front_end.record()), r)
+    clips = data.split.train
+    assert len(set(data.train.files)) == len(clips) / 2 and all(clip.segment for clip in clips)
+    (batch,) = loader(data.train, 1000, seed=None)
+    for row, length, clip in zip(batch["waveform"], batch["length"], clips, strict=True):
+        start, end = (round(16000 * second) for second in clip.segment)
+        assert length == end - start == 640
+        np.testing.assert_array_equal(row.numpy(), read_audio(clip.path, 16000)[start:end])
+
+
 def test_mixed_lengths_are_padded_and_told(prepared, tau_root):
     path = tau_root / "audio/bus-lyon-0-a.wav"
     soundfile.write(path, 0.1 * np.ones(2000), 8000)

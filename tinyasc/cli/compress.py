@@ -42,7 +42,7 @@ from tinyasc.training.run import Run, newest_teacher, relative
 @click.option(
     "--root",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=click.Path(),
     help="The data set's folder [default: as in training].",
 )
 @click.option(

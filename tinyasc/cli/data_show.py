@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tinyasc.cli.train import with_data
-from tinyasc.data import DATASETS
+from tinyasc.data import DATASETS, Clip
 from tinyasc.errors import InputError
 from tinyasc.training.features import open_data
 from tinyasc.training.pictures import draw, examples, needs_partner, one_of_each_scene, pictures, transforms_of
@@ -19,7 +19,7 @@ from tinyasc.training.recipe import Data, FrontEndPart, load_recipe
 @click.option("--recipe", metavar="RECIPE", help="Whose augmentation and front end [default: every transform].")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one value of the recipe.")
 @click.option("--data", "data_name", type=click.Choice(sorted(DATASETS)), help="Data set to take clips from.")
-@click.option("--root", metavar="DIR", type=click.Path(file_okay=False), help="The data set's folder.")
+@click.option("--root", metavar="DIR", type=click.Path(), help="The data set's folder, or for csv the file.")
 @click.option("--dirs", metavar="DIR | LIST", help="Impulse responses to show.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the transforms.")
 @click.option(
@@ -54,20 +54,20 @@ def show(
         raise InputError("--set changes a recipe; name one with --recipe")
     loaded = with_data(load_recipe(recipe, overrides), data_name, root) if recipe else None
     front_end = ((loaded.front_end if loaded else None) or FrontEndPart.model_validate({})).record()
-    paths = list(clips)
-    if root or not paths:
+    shown = [Clip(path, "", "", "", 0) for path in clips]
+    if root or not shown:
         data = loaded.data if loaded else None
         data = data or Data(name=data_name or "demo", root=root)
         _, split = open_data(data)
-        paths += one_of_each_scene(split.train)
+        shown += one_of_each_scene(split.train)
     settings = loaded.augment if loaded else None
     if settings is not None and dirs:
         settings = settings.model_copy(update={"dirs": dirs, "dir_prob": settings.dir_prob or 1.0})
     singles = examples(front_end, dirs) if settings is None else transforms_of(settings)
-    drawn = pictures(paths, front_end, singles, seed=seed)
+    drawn = pictures(shown, front_end, singles, seed=seed)
     draw(drawn, front_end, out)
-    click.echo(f"written: {out}, {paths[0].name} and {len(drawn) - 1} transforms of it")
-    if len(paths) == 1 and any(map(needs_partner, singles)):
+    click.echo(f"written: {out}, {shown[0].path.name} and {len(drawn) - 1} transforms of it")
+    if len(shown) == 1 and any(map(needs_partner, singles)):
         click.echo("left out, as they mix clips: give a second CLIP, or --data and --root", err=True)
     if settings is None and not dirs:
         click.echo("left out: impulse responses; name some with --dirs", err=True)

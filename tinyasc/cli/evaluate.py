@@ -33,12 +33,12 @@ REPORT = "evaluation.json"
     "--data",
     "data_name",
     metavar="NAME",
-    help="Data set: demo, esc10, esc50 or tau2020 [default: the run's].",
+    help="Data set; `tinyasc data list` names them [default: the run's].",
 )
 @click.option(
     "--root",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=click.Path(),
     help="The data set's folder [default: the run's].",
 )
 @click.option(

@@ -34,7 +34,7 @@ WIDTH = 150
 )
 @click.option("--drift", "with_drift", is_flag=True, help="SQNR and cosine of every tensor against the float graph.")
 @click.option("--data", "data_name", metavar="NAME", help="Data set for --drift [default: the run's].")
-@click.option("--root", metavar="DIR", type=click.Path(file_okay=False), help="That data set's folder.")
+@click.option("--root", metavar="DIR", type=click.Path(), help="That data set's folder, or for csv the file.")
 @click.option(
     "--clips",
     metavar="N",

@@ -24,9 +24,9 @@ CLIP = Path("clip.wav")
     "--data",
     "data_name",
     metavar="NAME",
-    help="Data set: demo, esc10, esc50 or tau2020 [default: the recipe's].",
+    help="Data set; `tinyasc data list` names them [default: the recipe's].",
 )
-@click.option("--root", metavar="DIR", type=click.Path(file_okay=False), help="The data set's folder.")
+@click.option("--root", metavar="DIR", type=click.Path(), help="The data set's folder, or for csv the file.")
 @click.option(
     "--set",
     "overrides",

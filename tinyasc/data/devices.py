@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from tinyasc.audio import read_audio
-from tinyasc.data.table import clip_path, nearest
+from tinyasc.data.lists import clip_path, nearest
 from tinyasc.errors import InputError
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tinyasc.data.table import Clip, ClipTable, check_audio, check_label, clip_path, parse_fold, read_rows
+from tinyasc.data.lists import check_label, clip_path, parse_fold, read_rows
+from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
 
 # Position is the official target number.
@@ -39,22 +40,21 @@ def load(root: Path, *, esc10: bool = False, name: str | None = None) -> ClipTab
         name: the table's name; "esc10" or "esc50" by default.
 
     Raises:
-        InputError: no such data set there, a row that cannot be used (file and row), or missing audio files.
+        InputError: no such data set there, or a row that cannot be used (file and row).
     """
     name = name or ("esc10" if esc10 else "esc50")
     labels = tuple(sorted(ESC10 if esc10 else CATEGORIES))
     if (official := root / "meta" / "esc50.csv").is_file():
-        clips, audio = _read_official(official, root / "audio", esc10=esc10), root / "audio"
+        clips = _read_official(official, root / "audio", esc10=esc10)
     elif (flat := root / "meta.csv").is_file():
         if not esc10:
             raise InputError(f"data set {name}: {flat} lists ESC-10 alone; ask for esc10, or download ESC-50")
-        clips, audio = _read_flat(flat, root), root
+        clips = _read_flat(flat, root)
     else:
         raise InputError(
             f"data set {name}: neither {official} nor {flat} is there; "
             "give the folder that was unpacked from github.com/karolpiczak/ESC-50"
         )
-    check_audio(clips, name, audio)
     count = Counter(clip.scene for clip in clips)
     if empty := [label for label in labels if not count[label]]:
         raise InputError(f"data set {name}: no clips of {empty[0]!r} under {root}; download the data set again")
@@ -64,26 +64,26 @@ def load(root: Path, *, esc10: bool = False, name: str | None = None) -> ClipTab
 def _read_official(meta: Path, audio: Path, *, esc10: bool) -> tuple[Clip, ...]:
     """Rows of meta/esc50.csv: filename, fold, target, category, esc10, src_file, take."""
     clips: dict[Path, Clip] = {}
-    for number, row in read_rows(meta, ("filename", "fold", "target", "category", "esc10", "src_file"), delimiter=","):
+    columns = ("filename", "fold", "target", "category", "esc10", "src_file")
+    for number, (filename, fold, target, category, subset, source) in read_rows(meta, columns, delimiter=","):
         where = f"{meta}: row {number}"
-        scene = check_label(row["category"], CATEGORIES, where)
-        if row["target"] != (target := str(CATEGORIES.index(scene))):
-            raise InputError(f"{where} gives {scene!r} the target {row['target']!r}, not {target}; mend that row")
-        if row["esc10"] not in ("True", "False") or (row["esc10"] == "True") != (scene in ESC10):
-            raise InputError(f"{where} says esc10={row['esc10']!r} of {scene!r}; mend that row")
-        path = clip_path(audio, row["filename"], where)
-        _add(clips, Clip(path, scene, "", row["src_file"], parse_fold(row["fold"], where)), where)
+        scene = check_label(category, CATEGORIES, where)
+        if target != (right := str(CATEGORIES.index(scene))):
+            raise InputError(f"{where} gives {scene!r} the target {target!r}, not {right}; mend that row")
+        if subset not in ("True", "False") or (subset == "True") != (scene in ESC10):
+            raise InputError(f"{where} says esc10={subset!r} of {scene!r}; mend that row")
+        _add(clips, Clip(clip_path(audio, filename, where), scene, "", source, parse_fold(fold, where)), where)
     return tuple(clip for clip in clips.values() if not esc10 or clip.scene in ESC10)
 
 
 def _read_flat(meta: Path, root: Path) -> tuple[Clip, ...]:
     """Rows of a meta.csv with filename (relative to root), fold, label, fs_group."""
     clips: dict[Path, Clip] = {}
-    for number, row in read_rows(meta, ("filename", "fold", "label", "fs_group"), delimiter=","):
+    rows = read_rows(meta, ("filename", "fold", "label", "fs_group"), delimiter=",")
+    for number, (filename, fold, label, group) in rows:
         where = f"{meta}: row {number}"
-        scene = check_label(row["label"], ESC10, where)
-        path = clip_path(root, row["filename"], where)
-        _add(clips, Clip(path, scene, "", row["fs_group"], parse_fold(row["fold"], where)), where)
+        scene = check_label(label, ESC10, where)
+        _add(clips, Clip(clip_path(root, filename, where), scene, "", group, parse_fold(fold, where)), where)
     return tuple(clips.values())
 
 

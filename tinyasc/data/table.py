@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import difflib
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
+from tinyasc.data.lists import listed, missing_files
 from tinyasc.errors import InputError
 
 
-@dataclass(frozen=True)
+# Slots: the largest set has 230,350 of them.
+@dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording.
+    """One recording, or a part of one.
 
     Args:
         path: the audio file, absolute.
-        scene: the label.
+        scene: the label; "" where it is unknown.
         device: the recording device, "" where the data set names none.
         location: where it was recorded, or the longer recording that it was cut from. Clips of one location
             sound alike, so a location never lies in two sets.
         fold: the fold in which this clip is tested; 0 for a clip that is only ever trained on.
+        segment: (start, end) in seconds where the clip is a part of its file; None is the whole file.
     """
 
     path: Path
@@ -34,6 +34,7 @@ class Clip:
     device: str
     location: str
     fold: int
+    segment: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Split:
         """Yields ("train", clips), ("validation", clips), ("test", clips)."""
         return iter((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
 
+    @property
+    def unseen_devices(self) -> tuple[str, ...]:
+        """Devices that only the test clips have, sorted: what a model has to generalise to."""
+        known = {clip.device for clip in (*self.train, *self.validation)}
+        return tuple(sorted({clip.device for clip in self.test} - known))
+
 
 @dataclass(frozen=True)
 class ClipTable:
@@ -55,10 +62,11 @@ class ClipTable:
 
     Args:
         name: as given to `load_table`.
-        labels: all scenes, sorted: class index i is labels[i].
+        labels: all scenes, sorted: class index i is labels[i]; empty for clips without labels.
         clips: in the order of the data set's own list.
         validation_by: how validation is cut from the training part: whole locations, or one whole fold.
         synthetic: the audio is generated, so accuracies on it say nothing about real rooms.
+        notes: what a user should know of this set, a sentence each.
     """
 
     name: str
@@ -66,6 +74,7 @@ class ClipTable:
     clips: tuple[Clip, ...]
     validation_by: Literal["location", "fold"] = "location"
     synthetic: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -82,10 +91,15 @@ class ClipTable:
             seed: chooses the validation locations. Only for tables whose validation is cut by location.
 
         Raises:
-            InputError: an unknown fold, or a location that would lie in two sets.
+            InputError: clips without labels, an unknown fold, or a location that would lie in two sets.
         """
+        if not self.labels:
+            raise InputError(
+                f"data set {self.name}: its clips have no labels, so nothing can be trained or measured on them; "
+                "name their scenes with tinyasc infer"
+            )
         if test_fold not in self.folds:
-            raise InputError(f"data set {self.name}: no test fold {test_fold}; its folds are {_listed(self.folds)}")
+            raise InputError(f"data set {self.name}: no test fold {test_fold}; its folds are {listed(self.folds)}")
         test = tuple(clip for clip in self.clips if clip.fold == test_fold)
         rest = tuple(clip for clip in self.clips if clip.fold != test_fold)
         if self.validation_by == "fold":
@@ -109,7 +123,7 @@ class ClipTable:
             others = [fold for fold in self.folds if fold != test_fold]
             raise InputError(
                 f"data set {self.name}: cannot validate on fold {validation_fold} "
-                f"while testing on fold {test_fold}; choose one of {_listed(others)}"
+                f"while testing on fold {test_fold}; choose one of {listed(others)}"
             )
         return cut_by_fold(clips, validation_fold=validation_fold)
 
@@ -168,110 +182,23 @@ def check_disjoint(split: Split, name: str = "split") -> None:
                     )
 
 
-def read_rows(path: Path, columns: Sequence[str], *, delimiter: str) -> list[tuple[int, dict[str, str]]]:
-    """Reads a list with a header line.
-
-    Args:
-        path: a CSV file in UTF-8, with or without byte order mark.
-        columns: the columns that must be there; more are ignored.
-        delimiter: between the columns.
-
-    Returns:
-        (row number in the file, column -> stripped value) of every row; the header is row 1.
-
-    Raises:
-        InputError: the file is missing, is no text or lacks a column, or a row is too short or lacks a value.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, line) for line in reader if any(value.strip() for value in line)]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; is this the data set's root folder?") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a list ({error}); download it again") from None
-    if missing := [name for name in columns if name not in header]:
-        kind = "tab" if delimiter == "\t" else "comma"
-        raise InputError(f"{path}: row 1 lacks the column {missing[0]!r} ({kind} separated); download it again")
-    rows = []
-    for number, line in lines:
-        row = {name: value.strip() for name, value in zip(header, line, strict=False)}
-        if bad := [name for name in columns if not row.get(name)]:
-            raise InputError(f"{path}: row {number} has no {bad[0]}; mend that row or download the list again")
-        rows.append((number, row))
-    if not rows:
-        raise InputError(f"{path}: holds no rows; download it again")
-    return rows
-
-
-def clip_path(folder: Path, filename: str, where: str) -> Path:
-    """The file of one row, refusing names that lead out of the data set's folder."""
-    relative = PurePosixPath(filename)
-    if relative.is_absolute() or ".." in relative.parts or "\0" in filename:
-        raise InputError(f"{where} names the file {filename!r} outside the data set; mend that row")
-    return folder / relative
-
-
-def check_label(label: str, known: Iterable[str], where: str) -> str:
-    """Returns a label that is known.
-
-    Raises:
-        InputError: an unknown label, with the nearest known one.
-    """
-    known = tuple(known)
-    if label not in known:
-        raise InputError(f"{where} has the unknown label {label!r}; {nearest(label, known)}")
-    return label
-
-
-def parse_fold(text: str, where: str) -> int:
-    """Returns a fold number from 1 up."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1000):
-        raise InputError(f"{where} has the fold {text!r}, which is no number from 1 up; mend that row")
-    return int(text)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message: "did you mean ...?", and all known names with the nearest first."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0.5)
-    rest = [other for other in known if other not in close]
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {_listed([*close, *rest])}"
-
-
-def check_audio(clips: Sequence[Clip], name: str, folder: Path) -> None:
+def check_audio(clips: Sequence[Clip], name: str) -> None:
     """Makes sure that every clip's file is there.
-
-    Each folder is listed once: a look at every file takes minutes on a network disk.
 
     Raises:
         InputError: the audio folder is missing, or some files are: their count and the first three.
     """
-    if not folder.is_dir():
+    paths = list({str(clip.path): clip.path for clip in clips}.values())
+    if not (missing := missing_files(paths)):
+        return
+    if len(missing) == len(paths) and not (folder := missing[0].parent).is_dir():
         raise InputError(f"data set {name}: no folder {folder}; download the audio and unpack it there")
-    present: dict[Path, set[str]] = {}
-    missing = []
-    for clip in clips:
-        parent = clip.path.parent
-        if parent not in present:
-            try:
-                present[parent] = {entry.name for entry in os.scandir(parent)}
-            except OSError:
-                present[parent] = set()
-        if clip.path.name not in present[parent]:
-            missing.append(str(clip.path))
-    if missing:
-        more = ", ..." if len(missing) > 3 else ""
-        raise InputError(
-            f"data set {name}: {len(missing)} of {len(clips)} audio files are missing: "
-            f"{', '.join(missing[:3])}{more}; download the rest"
-        )
+    more = ", ..." if len(missing) > 3 else ""
+    raise InputError(
+        f"data set {name}: {len(missing)} of {len(paths)} audio files are missing: "
+        f"{', '.join(map(str, missing[:3]))}{more}; unpack every part of the audio, or download the rest"
+    )
 
 
 def _rank(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values)) or "none"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from tinyasc.audio import read_audio
+from tinyasc.audio import read_segments
 from tinyasc.data import Clip, ClipTable
 from tinyasc.data.devices import through
 from tinyasc.errors import InputError
@@ -30,7 +31,7 @@ def probabilities(
 
     Args:
         model: from `tinyasc.infer.runner.load`.
-        clips: their labels do not matter.
+        clips: whole files, or parts of them; their labels do not matter.
         tta: test-time copies of each clip whose probabilities are averaged.
         seed: of the copies.
         progress: called with clips done and clips in all.
@@ -39,10 +40,10 @@ def probabilities(
         InputError: a clip that cannot be read.
     """
     answers = []
-    for done, clip in enumerate(clips, start=1):
-        answers.append(model.predict(_samples(model, clip), tta=tta, seed=seed).probabilities)
+    for samples in _samples(model, clips):
+        answers.append(model.predict(samples, tta=tta, seed=seed).probabilities)
         if progress:
-            progress(done, len(clips))
+            progress(len(answers), len(clips))
     return np.stack(answers)
 
 
@@ -121,8 +122,7 @@ def measure_views(
     responses = {**seen, **unseen}
     p, devices, flags = [], [], []
     total = len(clips) * (1 + len(responses))
-    for clip in clips:
-        samples = _samples(model, clip)
+    for samples in _samples(model, clips):
         for device in (CLEAN, *responses):
             view = samples if device == CLEAN else through(samples, responses[device])
             p.append(model.predict(view, tta=tta, seed=seed).probabilities)
@@ -156,13 +156,21 @@ def check_labels(model: Model, table: ClipTable, clips: Sequence[Clip]) -> np.nd
 
 
 def clip_names(table: ClipTable, clips: Sequence[Clip]) -> list[str]:
-    """Paths relative to the folder that all clips of the table share: the same wherever the data set lies."""
+    """Paths relative to the folder that all clips of the table share: the same wherever the data set lies.
+
+    A part of a file is named as W3C's Media Fragments do it: "long.wav#t=10.0,20.0".
+    """
     root = os.path.commonpath([clip.path.parent for clip in table.clips])
-    return [Path(os.path.relpath(clip.path, root)).as_posix() for clip in clips]
+    parts = ["" if clip.segment is None else "#t={!r},{!r}".format(*map(float, clip.segment)) for clip in clips]
+    return [Path(os.path.relpath(c.path, root)).as_posix() + part for c, part in zip(clips, parts, strict=True)]
 
 
-def _samples(model: Model, clip: Clip) -> np.ndarray:
-    return read_audio(clip.path, model.front_end.sample_rate, stereo=model.front_end.stereo)
+def _samples(model: Model, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
+    """The samples of every clip. Parts of one recording stand together in the lists: it is decoded once for them."""
+    front_end = model.front_end
+    for path, parts in groupby(clips, key=lambda clip: clip.path):
+        segments = [clip.segment for clip in parts]
+        yield from read_segments(path, front_end.sample_rate, segments, stereo=front_end.stereo)
 
 
 def _rows(

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tinyasc.data import Clip, ClipTable, Split, load_table, split_table
 from tinyasc.data.cache import load_features
 from tinyasc.data.scenes import write_scenes
-from tinyasc.data.tau2020 import is_synthetic
+from tinyasc.data.tau import is_synthetic
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, normalize
 from tinyasc.training.progress import progress

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinyasc.audio import read_audio
+from tinyasc.audio import read_segments
 from tinyasc.data import Clip
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
@@ -98,30 +98,31 @@ def title_of(single: Augment) -> str:
     return ", ".join(f"{key} {Path(value).name if key == 'dirs' else _text(value)}" for key, value in told.items())
 
 
-def load_batch(clips: Sequence[Path], front_end: FrontEnd) -> tuple[torch.Tensor, torch.Tensor]:
+def load_batch(clips: Sequence[Clip], front_end: FrontEnd) -> tuple[torch.Tensor, torch.Tensor]:
     """Waveforms (clips, longest), in stereo (clips, 2, longest), with zeros at the end, and their lengths.
 
     Raises:
-        InputError: as `read_audio`.
+        InputError: as `read_segments`.
     """
-    samples = [read_audio(path, front_end.sample_rate, stereo=front_end.stereo) for path in clips]
+    rate, stereo = front_end.sample_rate, front_end.stereo
+    samples = [read_segments(clip.path, rate, [clip.segment], stereo=stereo)[0] for clip in clips]
     lengths = [s.shape[-1] for s in samples]
     return torch.from_numpy(np.stack([fit_length(s, max(lengths)) for s in samples])), torch.tensor(lengths)
 
 
-def one_of_each_scene(clips: Sequence[Clip]) -> list[Path]:
+def one_of_each_scene(clips: Sequence[Clip]) -> list[Clip]:
     """The first clip, and the first of each other scene, up to `PARTNERS`."""
-    first: dict[str, Path] = {}
+    first: dict[str, Clip] = {}
     for clip in clips:
-        first.setdefault(clip.scene, clip.path)
+        first.setdefault(clip.scene, clip)
     return list(first.values())[: PARTNERS + 1]
 
 
-def pictures(clips: Sequence[Path], front_end: FrontEnd, singles: Sequence[Augment], *, seed: int) -> list[Picture]:
+def pictures(clips: Sequence[Clip], front_end: FrontEnd, singles: Sequence[Augment], *, seed: int) -> list[Picture]:
     """The first clip as it is, then after each transform; the others are what it is mixed with.
 
     Args:
-        clips: each of another class. With one alone, what mixes clips is left out.
+        clips: each of another class; their labels do not matter. With one alone, what mixes clips is left out.
         front_end: its normalisation is replaced by one over these clips, which is taken out again before drawing.
         singles: of `examples` or `transforms_of`.
         seed: of the transforms.
@@ -144,14 +145,14 @@ def pictures(clips: Sequence[Path], front_end: FrontEnd, singles: Sequence[Augme
         "length": lengths,
         "label": torch.arange(len(clips)),
     }
-    drawn = [Picture(f"{clips[0].name}, as it is", maps[0, 0])]
+    drawn = [Picture(f"{clips[0].path.name}, as it is", maps[0, 0])]
     for single in singles:
         if len(clips) == 1 and needs_partner(single):
             continue
         step = AugmentedFeatures(single, band_scale=gain_scale(front_end), front_end=front_end)
         with torch.no_grad():
             x, mixes = step(batch, torch.Generator().manual_seed(seed))
-        mixed = "".join(f"\n{mix.weight[0]:.2f} of it, the rest {clips[mix.partner[0]].name}" for mix in mixes)
+        mixed = "".join(f"\n{mix.weight[0]:.2f} of it, the rest {clips[mix.partner[0]].path.name}" for mix in mixes)
         drawn.append(Picture(title_of(single) + mixed, (x[0, 0].numpy() - offset[0, :, None]) / scale[0, :, None]))
     return drawn
 

@@ -34,16 +34,18 @@ class WaveformPart(Part):
     """A set of clips that gives waveforms to its batches; `features` are those of the clean clips.
 
     Args:
-        files: (clips,) cached waveforms, whole and at the front end's rate.
+        files: (clips,) cached waveforms of whole files at the front end's rate.
+        spans: (clips,) the samples of the file that are the clip; None is all of them.
         dir_allowed: (clips,) bool: clips that may be given an impulse response.
     """
 
     files: tuple[Path, ...]
+    spans: tuple[slice | None, ...]
     dir_allowed: np.ndarray
 
     def batch(self, index: list[int]) -> dict[str, Tensor]:
         """Waveforms (batch, longest) with zeros after each `length`, label and dir_allowed (batch,)."""
-        clips = [_mapped(self.files[i]) for i in index]
+        clips = [_mapped(self.files[i])[self.spans[i] or slice(None)] for i in index]
         lengths = torch.tensor([len(clip) for clip in clips])
         waveform = torch.zeros(len(clips), int(lengths.max()))
         for row, clip in zip(waveform, clips, strict=True):
@@ -83,7 +85,11 @@ def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
     with progress("waveforms") as report:
         cached = cache_waveforms(paths, data.front_end.sample_rate, cache_folder(), progress=report)
     file_of = dict(zip(paths, cached, strict=True))
-    train = WaveformPart(data.train.features, data.train.labels, tuple(file_of[c.path] for c in clips), allowed)
+    # A part is cut from its resampled file, which is cached once. The feature cache cuts before it resamples:
+    # where the rates differ, the first and last samples do.
+    spans = tuple(c.segment and slice(*(round(s * data.front_end.sample_rate) for s in c.segment)) for c in clips)
+    files = tuple(file_of[c.path] for c in clips)
+    train = WaveformPart(data.train.features, data.train.labels, files, spans, allowed)
     return dataclasses.replace(data, train=train, identity=digest.hexdigest())
 
 
