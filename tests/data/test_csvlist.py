@@ -130,9 +130,17 @@ def test_a_split_typo_gets_the_nearest(tmp_path):
         load_table("csv", write(tmp_path, "filename,label,split", *lines, audio=False))
 
 
-def test_folds_and_splits_at_once(tmp_path):
-    with pytest.raises(InputError, match="has folds and splits"):
+def test_a_clip_with_a_fold_is_for_testing_alone_or_not(tmp_path):
+    with pytest.raises(InputError, match="row 2 has a fold and the split 'train'; with folds, split is test or empty"):
         load_table("csv", write(tmp_path, "filename,label,fold,split", *rows(more=",1,train"), audio=False))
+    lines = [
+        f"{label}{i}{use}.wav,{label},{1 + i % 3},{use}" for label in "ab" for i in range(6) for use in ("", "test")
+    ]
+    table = load_table("csv", write(tmp_path, "filename,label,fold,split", *lines, audio=False))
+    split = table.split(test_fold=2)
+    assert len(split.train) == len(split.validation) == 4 and len(split.test) == 8
+    assert not any(clip.test_only for clip in (*split.train, *split.validation))
+    assert sum(clip.test_only for clip in split.test) == 4
 
 
 def test_one_label_alone(tmp_path):

@@ -9,8 +9,11 @@ from typing import Any
 import click
 
 from tinyasc.cli.data_show import show
+from tinyasc.cli.device_list import shipped_or_own
 from tinyasc.data import DATASETS, load_table, split_table
 from tinyasc.data.check import audio, counts
+from tinyasc.data.devices import load_device_list
+from tinyasc.data.microphones import write_devices
 from tinyasc.data.scenes import write_scenes
 from tinyasc.errors import InputError
 from tinyasc.training.features import open_data
@@ -73,6 +76,38 @@ def list_(as_json: bool) -> None:
         numbers = "" if train is None or test is None else f": {train:,} train, {test:,} test"
         unchecked = f" ({data_set.unchecked})" if data_set.unchecked else ""
         click.echo(f"{name:<11} {data_set.about}{numbers}{unchecked}")
+
+
+@command.command("through")
+@click.argument("name", type=click.Choice(sorted(DATASETS)), metavar="NAME")
+@click.option("--root", metavar="DIR", required=True, type=click.Path(), help="The data set's folder.")
+@click.option(
+    "--devices", default="devices/micirp", show_default=True, metavar="LIST", help="YAML list of microphones."
+)
+@click.option(
+    "--device-root",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of their impulse responses.",
+)
+@click.option("--rate", type=click.IntRange(min=1), default=32000, show_default=True, help="Sample rate to write, Hz.")
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Where to.")
+def through(name: str, root: str, devices: str, device_root: Path, rate: int, out: Path) -> None:
+    """Write a data set as several devices would have recorded it: each clip clean and through two microphones.
+
+    One copy goes through a microphone of the list's `train`, one through one of its `test`, which is never trained on.
+    Train on the result with --set data.name=csv; its bank.txt is for augment.dirs. A killed command goes on.
+
+    \b
+    Examples:
+      tinyasc data through esc10 --root ESC-50-master --device-root MICIRP --out esc10-devices
+      tinyasc train teachers/esc10 --set data.name=csv --root esc10-devices
+    """  # noqa: D301
+    table, chosen = load_table(name, root), load_device_list(shipped_or_own(devices))
+    with progress("through microphones") as report:
+        written = write_devices(table, chosen, device_root, out, sample_rate=rate, progress=report)
+    click.echo(f"written: {written}")
 
 
 @command.command("check")

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from tinyasc.cli.candidates import FILES
+from tinyasc.cli.device_list import shipped_or_own
 from tinyasc.cli.measuring import Measured, Settings, compare, measure_all, pool
 from tinyasc.cli.table import Row, print_comparison, print_devices, print_folds, print_pooled, print_table, print_views
 from tinyasc.cli.train import with_data
@@ -21,7 +22,7 @@ from tinyasc.evaluate.predictions import Predictions
 from tinyasc.files import write_atomic
 from tinyasc.infer.find import newest_model
 from tinyasc.training.cross_validation import cross_validate, fold_fingerprint
-from tinyasc.training.recipe import configs_folder, load_recipe
+from tinyasc.training.recipe import load_recipe
 from tinyasc.training.run import RUNS
 
 REPORT = "evaluation.json"
@@ -182,11 +183,7 @@ def _devices(name: str | None, root: Path | None) -> tuple[DeviceList | None, Pa
         raise InputError("--devices LIST and --device-root DIR go together: the list, and the folder of its responses")
     if name is None:
         return None, None
-    file = Path(name)
-    if not file.is_file():
-        shipped = configs_folder() / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
-        file = shipped if shipped.is_file() else file
-    return load_device_list(file), root
+    return load_device_list(shipped_or_own(name)), root
 
 
 def _cross_validate(

@@ -4,7 +4,8 @@
 * label: the class.
 * device: what recorded it, for scores of each device.
 * fold: a number from 1 up, the fold that tests the clip; or split: train, validation or test. With neither, folds are
-  dealt out by a hash of the groups' names, as for a folder per class.
+  dealt out by a hash of the groups' names, as for a folder per class. With both, split is test or empty: the fold tests
+  the clip, and a clip of the split test is never trained on.
 * group: the place, or the longer recording, that a clip comes from; it never lies in two sets. By default the file.
 * start, end: seconds; the clip is this part of its file. Empty is the whole file.
 """
@@ -37,16 +38,18 @@ def load(root: Path) -> ClipTable:
         delimiter=_delimiter(path),
     )
     by_fold, by_split = (any(values[column] for _, values in rows) for column in (3, 4))
-    if by_fold and by_split:
-        raise InputError(f"{path}: has folds and splits; keep one of the two columns")
     clips: dict[tuple[Path, tuple[float, float] | None], Clip] = {}
     for number, (filename, label, device, fold, split, group, start, end) in rows:
         where = f"{path}: row {number}"
         file, segment = clip_path(path.parent, filename, where), _segment(start, end, where)
         if (file, segment) in clips:
             raise InputError(f"{where} lists {filename} a second time; remove one of the rows")
+        if by_fold and split not in ("", "test"):
+            raise InputError(f"{where} has a fold and the split {split!r}; with folds, split is test or empty")
         tested = parse_fold(fold, where) if by_fold else _split(split, where) if by_split else 0
-        clips[file, segment] = Clip(file, label, device, group or filename, tested, segment)
+        clips[file, segment] = Clip(
+            file, label, device, group or filename, tested, segment, by_fold and split == "test"
+        )
     found = tuple(clips.values())
     _check_labels(found, rows, path)
     notes: tuple[str, ...] = ()

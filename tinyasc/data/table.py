@@ -27,6 +27,7 @@ class Clip:
             sound alike, so a location never lies in two sets.
         fold: the fold in which this clip is tested; 0 for a clip that is only ever trained on.
         segment: (start, end) in seconds where the clip is a part of its file; None is the whole file.
+        test_only: never trained nor validated on, for devices that are kept for testing.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Clip:
     location: str
     fold: int
     segment: tuple[float, float] | None = None
+    test_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class ClipTable:
         if test_fold not in self.folds:
             raise InputError(f"data set {self.name}: no test fold {test_fold}; its folds are {listed(self.folds)}")
         test = tuple(clip for clip in self.clips if clip.fold == test_fold)
-        rest = tuple(clip for clip in self.clips if clip.fold != test_fold)
+        rest = tuple(clip for clip in self.clips if clip.fold != test_fold and not clip.test_only)
         if self.validation_by == "fold":
             train, validation = self._cut_fold(rest, test_fold=test_fold, validation_fold=validation_fold)
         elif validation_fold is not None:

@@ -1,0 +1,92 @@
+"""A data set through microphones: copies, list, and what is trained on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tinyasc.data import load_table
+from tinyasc.data.devices import DeviceList, through
+from tinyasc.data.microphones import write_devices
+from tinyasc.data.table import Clip, ClipTable
+from tinyasc.errors import InputError
+
+LIST = DeviceList("two", train=("a.wav", "b.wav"), bank=("e.wav",), test=("c.wav", "d.wav"))
+RATE = 8000
+
+
+@pytest.fixture
+def sounds(tmp_path: Path, rng: np.random.Generator) -> tuple[ClipTable, Path]:
+    for name in "abcde":
+        response = rng.standard_normal(40) * np.exp(-np.arange(40) / 5)
+        soundfile.write(tmp_path / f"{name}.wav", response / np.abs(response).max(), RATE, subtype="FLOAT")
+    clips = []
+    for i in range(12):
+        path = tmp_path / f"clip{i}.wav"
+        soundfile.write(path, 0.2 * rng.standard_normal(800), RATE, subtype="FLOAT")
+        clips.append(Clip(path, "dog" if i % 2 else "rain", "", f"place{i}", 1 + i % 3))
+    return ClipTable("x", ("dog", "rain"), tuple(clips), validation_by="fold"), tmp_path
+
+
+def test_each_clip_is_there_clean_and_through_two_microphones(sounds, tmp_path):
+    table, root = sounds
+    out = tmp_path / "out"
+    write_devices(table, LIST, root, out, sample_rate=RATE)
+    rows = list(csv.DictReader((out / "clips.csv").open()))
+    assert len(rows) == 36
+    used = [row["device"] for row in rows]
+    # Dealt in turn: every microphone as often as the others of its list.
+    assert {name: used.count(name) for name in ("clean", *"abcd")} == {"clean": 12, "a": 6, "b": 6, "c": 6, "d": 6}
+    response = {name: soundfile.read(root / f"{name}.wav")[0] for name in "abcd"}
+    for row in rows:
+        source = next(c for c in table.clips if c.path.stem == Path(row["filename"]).stem.split("-")[0])
+        samples = soundfile.read(source.path, dtype="float32")[0]
+        expected = samples if row["device"] == "clean" else through(samples, response[row["device"]])
+        got = soundfile.read(out / row["filename"], dtype="float32")[0]
+        np.testing.assert_allclose(got, expected / max(1, np.abs(expected).max()), atol=2**-22)
+        assert (row["label"], row["fold"]) == (source.scene, str(source.fold))
+
+
+def test_unseen_microphones_are_in_the_test_set_alone(sounds, tmp_path):
+    table, root = sounds
+    split = load_table("csv", str(write_devices(table, LIST, root, tmp_path / "o", sample_rate=RATE))).split(
+        test_fold=2
+    )
+    assert {c.device for c in (*split.train, *split.validation)} == {"clean", "a", "b"}
+    assert set(split.unseen_devices) == {"c", "d"}
+    assert (len(split.train), len(split.validation), len(split.test)) == (8, 8, 12)
+    places = [{c.location for c in part} for _, part in split]
+    assert not (places[0] & places[1] or places[0] & places[2] or places[1] & places[2])
+
+
+def test_a_killed_command_goes_on(sounds, tmp_path):
+    table, root = sounds
+    out = tmp_path / "out"
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        write_devices(table, LIST, root, out, sample_rate=RATE, progress=lambda done, _: stop(done, seen))
+    assert not (out / "clips.csv").exists()
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.flac")}
+    assert len(before) == 15
+    write_devices(table, LIST, root, out, sample_rate=RATE)
+    assert len(list(out.rglob("*.flac"))) == 36
+    assert all(p.stat().st_mtime_ns == t for p, t in before.items())
+    bank = (out / "bank.txt").read_text().split()
+    assert [Path(line).name for line in bank] == ["e.wav"]
+
+
+def stop(done: int, seen: list[int]) -> None:
+    seen.append(done)
+    if done == 5:
+        raise KeyboardInterrupt
+
+
+def test_two_clips_of_one_name(sounds, tmp_path):
+    table, root = sounds
+    again = ClipTable("x", table.labels, (*table.clips, table.clips[0]), validation_by="fold")
+    with pytest.raises(InputError, match="two clips are named 1/clip0; rename one"):
+        write_devices(again, LIST, root, tmp_path / "out", sample_rate=RATE)
