@@ -120,7 +120,7 @@ def journal(run):
 
 
 def plain(lines):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "waited")} for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,12 @@ def best_epoch(monkeypatch):
 
         def evaluate(*_):
             epoch = next(epochs)
-            return {"accuracy": 0.5, "log_loss": 0.1 if epoch == best else 1.0 + 0.1 * epoch, "clips": 12.0}
+            return {
+                "accuracy": 0.5,
+                "class_average_accuracy": 0.5,
+                "log_loss": 0.1 if epoch == best else 1.0 + 0.1 * epoch,
+                "clips": 12.0,
+            }
 
         monkeypatch.setattr("tinyasc.training.classifier.metrics.evaluate", evaluate)
 

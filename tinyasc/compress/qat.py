@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tinyasc.compress.deploy import Deployed
 from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
-from tinyasc.training.recipe import Qat, Recipe
+from tinyasc.training.recipe import Qat, Recipe, Training
 from tinyasc.training.run import Run
 from tinyasc_export.calibration import least_squares_ranges
 from tinyasc_export.graph import Graph
@@ -36,9 +36,9 @@ def quantization_aware(
     """
     torch.manual_seed(student.training.seed)
     module = _OnFeatures(to_module(deployed.float_graph, deployed.int8_ranges), deployed.scale, deployed.offset)
-    training = student.training.model_copy(
-        update={"epochs": settings.epochs, "lr": settings.lr, "warmup_epochs": 0, "select": "last"}
-    )
+    # The student's own optimiser and schedule are for training from the start.
+    kept = student.training.model_dump(include={"batch_size", "weight_decay", "seed", "final"})
+    training = Training(**kept, epochs=settings.epochs, lr=settings.lr, select="last")
     recipe = student.model_copy(update={"training": training, "qat": settings})
     ranging = _Ranging(module.quantized, deployed.calibration, settings)
     state, _ = train_module(
