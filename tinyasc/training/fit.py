@@ -106,7 +106,12 @@ def train_module(
     """
     settings = recipe.training
     _check_hardware(settings)
-    train = loader(data.trained_on(settings.final), settings.batch_size, seed=settings.seed, teacher=teacher)
+    part = data.trained_on(settings.final)
+    if teacher is not None and len(teacher) != len(part.labels):
+        raise InputError(
+            f"{recipe.name}: the teacher answered {len(teacher)} clips of the {len(part.labels)} to train on"
+        )
+    train = loader(part, settings.batch_size, seed=settings.seed, teacher=teacher)
     classifier = Classifier(
         module,
         recipe,
