@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -152,6 +153,15 @@ def test_training_options_from_the_command_line():
     training = load_recipe("teachers/demo", [f"training.{one}" for one in text.split()]).training
     assert (training.optimizer, training.momentum, training.nesterov) == ("sgd", 0.9, True)
     assert training.restart_epochs == (2, 6) and training.precision == "32" and training.min_lr_ratio == 1e-4
+
+
+def test_the_recipes_in_the_documentation_are_valid():
+    page = (Path(__file__).parents[2] / "docs/how-to/training-recipes.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        values = yaml.safe_load(block)
+        check_recipe(MINIMAL | values, "page")
 
 
 @pytest.mark.parametrize("missing", ["name", "model"])

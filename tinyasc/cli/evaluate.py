@@ -109,7 +109,7 @@ def command(
     clips = getattr(split, part)
     rows, answers = [], {}
     for candidate in candidates:
-        _refuse_trained_on(candidate, data)
+        _refuse_trained_on(candidate, data, part)
         if candidate.model.labels != table.labels:
             raise InputError(
                 f"{candidate.name}: its labels are not those of data set {data.name}; name the right one with --data"
@@ -162,14 +162,19 @@ def _data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fo
     return data.model_copy(update={k: v for k, v in changes.items() if v is not None})
 
 
-def _refuse_trained_on(candidate: Candidate, data: Data) -> None:
-    """Refuses to measure a model on folds of its own data set that it was trained on."""
+def _refuse_trained_on(candidate: Candidate, data: Data, part: str) -> None:
+    """Refuses to measure a model on clips of its own data set that it was trained on."""
     trained = candidate.trained_on
     folds = (data.test_fold, data.validation_fold)
     if trained.get("name") == data.name and (trained.get("test_fold"), trained.get("validation_fold")) != folds:
         raise InputError(
             f"{candidate.name}: was trained with test fold {trained.get('test_fold')} of {data.name} held out, so "
             f"fold {data.test_fold} is no test for it; leave --test-fold out, and measure other folds' runs apart"
+        )
+    if part == "validation" and trained.get("name") == data.name and trained.get("trained_on_validation_clips"):
+        raise InputError(
+            f"{candidate.name}: was trained on the validation clips too (training.final), so they say nothing of it; "
+            "leave --split validation out"
         )
 
 
@@ -203,7 +208,7 @@ def _run(folder: Path, name: str) -> Candidate:
     trained = Run(folder).load()
     parameters, macs = parameters_and_macs(trained)
     assert trained.recipe.data is not None, "a trained run's recipe has data"
-    about = trained.recipe.data.model_dump()
+    about = trained.recipe.data.model_dump() | {"trained_on_validation_clips": trained.recipe.training.final}
     return Candidate(name, torch_model(trained), about, parameters, 4 * parameters, 0, None, macs)
 
 
