@@ -205,3 +205,12 @@ def test_a_final_training_that_diverges_says_so(tmp_path):
 def test_the_journal_says_how_long_batches_were_waited_for(unbroken):
     for line in journal(unbroken(recipe())):
         assert 0 < line["waited"] < line["seconds"]
+
+
+@pytest.mark.skipif(torch.cuda.is_initialized(), reason="CUDA takes seeds at once when it is in use")
+def test_seeds_do_not_pile_up_where_there_is_no_gpu(tmp_path):
+    fit(recipe(training={"epochs": 1}), Run(tmp_path / "a"), DATA)
+    before = len(torch.cuda._queued_calls)
+    fit(recipe(training={"epochs": 6}), Run(tmp_path / "b"), DATA)
+    # One for the module's start, none for any of the 18 batches.
+    assert len(torch.cuda._queued_calls) - before <= 1

@@ -67,7 +67,11 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout from (seed, epoch, batch), so that a resumed run draws what an unbroken one draws."""
-        torch.manual_seed(self._seed(batch_idx))
+        # torch.manual_seed would queue the seed, with its call stack, for every kind of GPU that is not in use.
+        seed, kind = self._seed(batch_idx), self.device.type
+        torch.default_generator.manual_seed(seed)
+        if kind != "cpu":
+            torch.get_device_module(kind).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
