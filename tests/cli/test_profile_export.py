@@ -91,6 +91,7 @@ def test_profile_json_adds_up(student):
     assert totals["macs_per_second"] == pytest.approx(totals["macs"] / 0.512)
     assert totals["tool_macs"] > totals["macs"]
     assert result["rules"][0]["tool_macs_per_second"] == pytest.approx(totals["tool_macs"] / 0.512)
+    assert totals["arena_pools_apart_bytes"] >= totals["arena_bytes"]
     assert totals["arena_bytes"] >= totals["arena_lower_bound"] == max(r["live_bytes"] for r in result["operators"])
     assert {r["rule"]: r["met"] for r in result["rules"]} == {r.name: True for r in shipped_rules()}
 

@@ -28,7 +28,7 @@ from tinyasc.data.scenes import SCENES, write_scenes
 from tinyasc.frontend import features
 from tinyasc.infer.backends.litert_backend import quantize
 from tinyasc.infer.runner import load
-from tinyasc_export.tflite import read_bundle
+from tinyasc_export.tflite import constant_bytes, read_bundle
 
 FRONT_END = {"sample_rate": 16000, "clip_seconds": 0.5, "n_fft": 512, "hop_length": 320, "n_mels": 32}
 TEACHER = {
@@ -272,9 +272,28 @@ def test_quantisation_aware_training_starts_from_the_trained_student(folder, stu
     before = tree(student)
     assert after[str(run / "model.safetensors")] == before[str(student / "model.safetensors")]
     assert after[str(run / "model-int8.tflite")] != before[str(student / "model-int8.tflite")]
+    assert after[str(run / "model-fp32.tflite")] == before[str(student / "model-fp32.tflite")]
     assert load(run / "model-int8.tflite").card["quantization"]["qat_epochs"] == 2
     tinyasc("compress", *options)
     assert tree(run)[str(run / "model-int8.tflite")] == after[str(run / "model-int8.tflite")]
+
+
+def test_quantisation_aware_training_at_16_bits(folder, teacher, tmp_path):
+    run = tmp_path / "qat16"
+    options = ["--budget", "16KB", "--run", run, "--set", "qat={precision: int16x8, epochs: 1, freeze_epochs: 0}"]
+    options += ["--teacher", teacher, "--set", "training.epochs=1"]
+    refused = tinyasc("compress", *options, code=2)
+    assert "hardswish" in refused.line and not run.exists()
+    tinyasc("compress", *options, "--set", "model.attention_activation=relu")
+    entries = {e["file"]: e for e in json.loads((run / "report.json").read_text())["files"]}
+    assert entries["model-int16x8.tflite"]["validation"]["top1_agreement"] > 0.9
+    assert load(run / "model-int16x8.tflite").card["quantization"]["qat_epochs"] == 1
+    assert load(run / "model-int8.tflite").card["quantization"]["qat_epochs"] == 0
+    written = (run / "model-int16x8.tflite").read_bytes()
+    tinyasc("export", run, "--to", "tflite", "--precision", "int16x8", "-o", tmp_path / "again.tflite")
+    assert load(tmp_path / "again.tflite").card["quantization"]["qat_epochs"] == 1
+    assert constant_bytes((tmp_path / "again.tflite").read_bytes()) == constant_bytes(written)
+    assert "int16x8" in tinyasc("profile", run / "model-int16x8.tflite").stdout
 
 
 def test_compress_again_gives_the_same_bytes(folder, student):

@@ -38,13 +38,19 @@ def settle(module: nn.Module, x: np.ndarray) -> None:
     module.eval()
 
 
-@cache
-def s4(mels: int = 64, frames: int = 44, *, settled: bool = True, **options) -> tuple[Graph, Graph, np.ndarray]:
-    """S4's float graph, its int8 graph, and int8 features of 100 clips that it was not calibrated on."""
+def s4_module(mels: int = 64, frames: int = 44, *, settled: bool = True, **options) -> nn.Module:
+    """S4 in torch, ten classes, in evaluation mode."""
     torch.manual_seed(0)
     module = randomize(build("sepconv_ca", n_classes=10, n_mels=mels, **options), 1)
     if settled:
         settle(module, mel_like(16, mels, frames, 3))
+    return module
+
+
+@cache
+def s4(mels: int = 64, frames: int = 44, *, settled: bool = True, **options) -> tuple[Graph, Graph, np.ndarray]:
+    """S4's float graph, its int8 graph, and int8 features of 100 clips that it was not calibrated on."""
+    module = s4_module(mels, frames, settled=settled, **options)
     lowered, scale, offset = lower(capture(module.double(), (1, 1, mels, frames)))
     graph = cast(lowered, "float32")
 

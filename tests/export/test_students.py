@@ -8,6 +8,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from modules import in_torch
 from runtimes import run_litert, run_onnx, run_tflm
+from students import s4
 from torch import nn
 
 from tinyasc.models import FAMILIES, build
@@ -108,3 +109,8 @@ def test_integer_files_hold_integers_alone(student):
 
 def test_students_fit_128_kilobytes(student):
     assert parameter_bytes(student.int8) <= 131072
+
+
+def test_s4_at_64_x_44_makes_a_file_of_112_KB():
+    _, graph, _ = s4()
+    assert parameter_bytes(graph) < len(to_tflite(graph)) <= 112_000

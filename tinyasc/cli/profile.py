@@ -56,7 +56,8 @@ def command(
     """Count a compressed model: every operator, totals, memory plan, and the verdict of every competition rule.
 
     Takes a run folder of `tinyasc compress` or a .tflite file in one; by default the newest compression of ./runs. MACs
-    are true convolution and linear MACs. The arena is what a runtime needs for activations when it follows our plan.
+    are true convolution and linear MACs. The arena is what kernels need for activations when they follow our plan;
+    TensorFlow Lite Micro makes its own, larger one.
 
     \b
     Example:
@@ -130,6 +131,7 @@ def _print_totals(totals: dict[str, Any]) -> None:
         ("the same as torchinfo counts them", f"{totals['tool_macs']:,}"),
         ("MACs per second of sound", f"{totals['macs_per_second']:,.0f}"),
         ("planned arena, bytes", f"{totals['arena_bytes']:,}"),
+        ("with pools beside their input", f"{totals['arena_pools_apart_bytes']:,}"),
         ("its lower bound, bytes", f"{totals['arena_lower_bound']:,}"),
     ):
         table.add_row(name, value)

@@ -42,7 +42,10 @@ RANGES_FILE = "ranges.json"
 
 @dataclass(frozen=True)
 class Deployed:
-    """The graphs of one student, the front end that feeds them, their ranges, and what those were measured on."""
+    """The graphs of one student, the front end that feeds them, their ranges, and what those were measured on.
+
+    `int16x8_graph` is there when it was trained; otherwise `export` quantises it from `ranges` when asked.
+    """
 
     float_graph: Graph
     int8_graph: Graph
@@ -52,6 +55,12 @@ class Deployed:
     ranges: Ranges
     int8_ranges: Ranges
     calibration: np.ndarray
+    int16x8_graph: Graph | None = None
+
+    def graphs(self) -> dict[str, Graph]:
+        """Every graph by its precision."""
+        wide = {} if self.int16x8_graph is None else {"int16x8": self.int16x8_graph}
+        return {"fp32": self.float_graph, "int8": self.int8_graph} | wide
 
 
 def deploy(trained: Trained, calibration: np.ndarray) -> Deployed:
@@ -96,7 +105,8 @@ class Written:
 def write_files(
     deployed: Deployed, trained: Trained, validation: Part, card: dict[str, Any], folder: Path, budget_bytes: int
 ) -> list[Written]:
-    """Writes model-fp32.tflite, model-fp32.onnx and model-int8.tflite, and reads each again in its runtime.
+    """Writes model-fp32.tflite, model-fp32.onnx, model-int8.tflite and, where it was trained, model-int16x8.tflite, and
+    reads each again in its runtime.
 
     An int8 model over its budget is written as model-int8-over-budget.tflite.
 
@@ -104,7 +114,7 @@ def write_files(
         deployed: the graphs.
         trained: the student that they came from.
         validation: clips to measure on.
-        card: what every file says of itself; precision and validation metrics are added.
+        card: what every file says of itself, as for `write_graphs`; precision and validation metrics are added.
         folder: where the files go.
         budget_bytes: limit of the int8 constants.
 
@@ -114,11 +124,8 @@ def write_files(
     expected = logits(trained, validation.features)
     features = graph_features(validation.features, deployed.scale, deployed.offset)
     written = []
-    plans = (
-        ("fp32", "tflite", deployed.float_graph, to_tflite),
-        ("fp32", "onnx", deployed.float_graph, to_onnx),
-        ("int8", "tflite", deployed.int8_graph, to_tflite),
-    )
+    plans = [(precision, "tflite", graph, to_tflite) for precision, graph in deployed.graphs().items()]
+    plans.insert(1, ("fp32", "onnx", deployed.float_graph, to_onnx))
     for precision, suffix, graph, writer in plans:
         counts = count(graph)
         over = precision == "int8" and counts.parameter_bytes > budget_bytes
@@ -150,8 +157,17 @@ def write_files(
 
 
 def write_graphs(deployed: Deployed, trained: Trained, card: dict[str, Any], folder: Path) -> None:
-    """Writes graph-fp32.npz, graph-int8.npz and ranges.json, from which `profile` and `export` work."""
-    for precision, graph in (("fp32", deployed.float_graph), ("int8", deployed.int8_graph)):
+    """Writes graph-PRECISION.npz and ranges.json, from which `profile` and `export` work.
+
+    Args:
+        deployed: the graphs.
+        trained: the student that they came from.
+        card: what every file says of itself; under "quantization" how each integer graph was made, by precision.
+        folder: where the files go.
+    """
+    # A graph of an earlier compression in this folder with other settings would be taken for one of these.
+    (folder / GRAPH_FILE.format("int16x8")).unlink(missing_ok=True)
+    for precision, graph in deployed.graphs().items():
         bundle = Bundle(trained.labels, deployed.front_end.to_dict(), _about(card, precision, count(graph)))
         write_atomic(folder / GRAPH_FILE.format(precision), save_graph(graph, bundle))
     write_atomic(folder / RANGES_FILE, json.dumps(deployed.ranges, indent=1, sort_keys=True))
@@ -161,7 +177,8 @@ def _about(card: dict[str, Any], precision: str, counts: Counts) -> dict[str, An
     """The card of one file: how it was quantised is said by integer files alone."""
     names = ("parameters", "parameter_bytes", "quantization_bytes", "macs")
     own = {"precision": precision, "counts": {name: getattr(counts, name) for name in names}}
-    return {k: v for k, v in card.items() if k != "quantization" or precision == "int8"} | own
+    how = card.get("quantization", {}).get(precision)
+    return {k: v for k, v in card.items() if k != "quantization"} | ({"quantization": how} if how else {}) | own
 
 
 def _open(path: Path) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tinyasc.compress.deploy import OVER_BUDGET
+from tinyasc.compress.deploy import GRAPH_FILE, OVER_BUDGET
 from tinyasc.compress.stored import Stored, has_graphs, read_graph, read_ranges
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.models import FAMILIES
@@ -58,13 +58,11 @@ def export(target: Path, to: str, precision: str) -> tuple[bytes, Path]:
 
 
 def _graph(folder: Path, precision: str) -> tuple[Graph, Bundle]:
-    if precision == "int8":
-        stored: Stored = read_graph(folder, "int8")
+    trained = precision == "int16x8" and (folder / GRAPH_FILE.format("int16x8")).is_file()
+    stored: Stored = read_graph(folder, precision if precision == "int8" or trained else "fp32")
+    if precision != "int16x8" or trained:
         return stored.graph, stored.bundle
-    stored = read_graph(folder, "fp32")
-    if precision != "int16x8":
-        return stored.graph, stored.bundle
-    how = {"quantization": {"int16x8": "per-channel weights, true ranges on training clips", "qat_epochs": 0}}
+    how = {"quantization": {"how": "per-channel weights, true ranges on training clips", "qat_epochs": 0}}
     bundle = replace(stored.bundle, card=stored.bundle.card | how)
     return quantize_int16x8(stored.graph, read_ranges(folder)), bundle
 

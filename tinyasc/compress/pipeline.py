@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.recipe import Qat, Recipe
 from tinyasc.training.run import RUNS, Run, Trained
+
+# How the ranges of activations were found, as the card says it.
+RANGES = {"int8": "ranges of least squared error", "int16x8": "true ranges"}
 
 
 class OverBudgetError(TinyascError):
@@ -86,7 +89,8 @@ def compress(
         trained = fit(student, run, data, teacher=answers, title="distil")
         deployed = deploy(trained, data.train.features)
         if qat is not None:
-            deployed = quantization_aware(deployed, student, qat, run, data, answers)
+            graph = quantization_aware(deployed, trained, qat, run, data)
+            deployed = replace(deployed, **{f"{qat.precision}_graph": graph})
         card = _card(student, qat, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
         write_graphs(deployed, trained, card, run.path)
         files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
@@ -167,8 +171,11 @@ def _card(
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
         "quantization": {
-            "int8": "per-channel weights, ranges of least squared error on training clips",
-            "qat_epochs": qat.epochs if qat else 0,
+            precision: {
+                "how": f"per-channel weights, {ranges} on training clips",
+                "qat_epochs": qat.epochs if qat and qat.precision == precision else 0,
+            }
+            for precision, ranges in RANGES.items()
         },
     }
 

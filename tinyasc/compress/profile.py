@@ -27,8 +27,8 @@ def profile(stored: Stored) -> dict[str, Any]:
 
     Returns:
         "totals" (parameters, parameter_bytes, quantization_bytes, file_bytes, macs, tool_macs, macs_per_second,
-        clip_seconds, arena_bytes, arena_lower_bound), "operators" and "modules" (one entry each), "rules" (one entry
-        per preset).
+        clip_seconds, arena_bytes, arena_pools_apart_bytes, arena_lower_bound), "operators" and "modules" (one entry
+        each), "rules" (one entry per preset).
     """
     graph, seconds = stored.graph, stored.clip_seconds
     counts, arena = count(graph, stored.file_bytes), plan(graph)
@@ -43,6 +43,7 @@ def profile(stored: Stored) -> dict[str, Any]:
         "clip_seconds": seconds,
         "macs_per_second": counts.macs / seconds,
         "arena_bytes": arena.peak,
+        "arena_pools_apart_bytes": plan(graph, pools_in_place=False).peak,
         "arena_lower_bound": arena.lower_bound,
     }
     operators = [asdict(row) | {"live_bytes": b} for row, b in zip(per_op(graph), arena.live_bytes, strict=True)]

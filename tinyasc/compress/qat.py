@@ -1,8 +1,10 @@
-"""Quantisation-aware training of a deployed student, in a folder of its own inside the run."""
+"""Quantisation-aware training of a deployed student, in a folder of its own inside the run.
+
+The integer graph learns to answer as the float32 student does, on the same augmented clips: what it is for is to
+lose nothing by rounding, so the float32 file stays what the integer file is held against.
+"""
 
 from __future__ import annotations
-
-import dataclasses
 
 import lightning as L
 import numpy as np
@@ -13,50 +15,53 @@ from torch import Tensor, nn
 from tinyasc.compress.deploy import Deployed
 from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
-from tinyasc.training.recipe import Qat, Recipe, Training
-from tinyasc.training.run import Run
+from tinyasc.training.recipe import Distill, Qat, Training
+from tinyasc.training.run import Run, Trained
 from tinyasc_export.calibration import least_squares_ranges
 from tinyasc_export.graph import Graph
 from tinyasc_export.qat import QuantizedModule, to_module
-from tinyasc_export.quantize import Ranges, calibrate, quantize_int8
+from tinyasc_export.quantize import Ranges, calibrate, quantize_int8, quantize_int16x8
+
+# Ranges that the next epoch measures anew come from every such calibration clip; those that are kept, from all.
+RANGING_STEP = 4
 
 
-def quantization_aware(
-    deployed: Deployed, student: Recipe, settings: Qat, run: Run, data: Prepared, teacher: np.ndarray | None
-) -> Deployed:
-    """Trains the int8 graph on, and returns the student with the trained one; the float graph stays as it was.
+def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run: Run, data: Prepared) -> Graph:
+    """Trains the quantised graph to the float student's answers, and returns it.
 
     Args:
-        deployed: quantised after training.
-        student: its recipe.
-        settings: how long and how fast.
+        deployed: quantised after training; left as it is.
+        trained: the float student, which is learned from; its recipe's batches and augmentation are used.
+        settings: precision, how long and how fast.
         run: the compression; checkpoints go to a folder inside it, one for each `settings`.
         data: features as the student was trained on.
-        teacher: (training clips, K) logits, for the distillation loss.
+
+    Raises:
+        GraphError: an operator that int16x8 lacks.
     """
-    torch.manual_seed(student.training.seed)
-    module = _OnFeatures(to_module(deployed.float_graph, deployed.int8_ranges), deployed.scale, deployed.offset)
+    torch.manual_seed(trained.recipe.training.seed)
+    wide = settings.precision == "int16x8"
+    ranges = deployed.ranges if wide else deployed.int8_ranges
+    quantized = to_module(deployed.float_graph, ranges, activation_bits=16 if wide else 8)
+    module = _OnFeatures(quantized, deployed.scale, deployed.offset)
     # The student's own optimiser and schedule are for training from the start.
-    kept = student.training.model_dump(include={"batch_size", "weight_decay", "seed", "final"})
-    training = Training(**kept, epochs=settings.epochs, lr=settings.lr, select="last")
-    recipe = student.model_copy(update={"training": training, "qat": settings})
-    ranging = _Ranging(module.quantized, deployed.calibration, settings)
+    kept = trained.recipe.training.model_dump(include={"batch_size", "seed", "final"})
+    training = Training(**kept, epochs=settings.epochs, lr=settings.lr, weight_decay=0.0, select="last")
+    distill = Distill(temperature=settings.temperature, kd_lambda=1.0)
+    recipe = trained.recipe.model_copy(update={"training": training, "distill": distill, "qat": settings})
     state, _ = train_module(
         module,
         recipe,
-        Run(run.path / f"qat-{settings.epochs}-{settings.lr:g}-{settings.freeze_epochs}"),
+        Run(run.path / settings.folder()),
         data,
-        teacher=teacher,
-        title="quantisation-aware",
-        callbacks=[ranging],
+        reference=trained.module,
+        title=f"quantisation-aware {settings.precision}",
+        callbacks=[_Ranging(module.quantized, deployed.calibration, settings)],
     )
-    module.load_state_dict(state)
     # Ranges are part of the state, so what was trained with is what is exported.
-    module.quantized.set_ranges(module.quantized.ranges())
-    ranges = module.quantized.ranges()
-    return dataclasses.replace(
-        deployed, int8_graph=quantize_int8(module.quantized.trained_graph(), ranges), int8_ranges=ranges
-    )
+    module.load_state_dict(state)
+    quantize = quantize_int16x8 if wide else quantize_int8
+    return quantize(quantized.trained_graph(), quantized.ranges())
 
 
 class _OnFeatures(nn.Module):
@@ -76,18 +81,22 @@ class _OnFeatures(nn.Module):
 
 
 class _Ranging(Callback):
-    """Measures the ranges anew before every epoch but the first and the last few."""
+    """Measures the ranges anew before every epoch but the last few."""
 
     def __init__(self, module: QuantizedModule, features: np.ndarray, settings: Qat) -> None:
         self.module, self.features, self.settings = module, features, settings
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch < self.settings.epochs - self.settings.freeze_epochs:
-            self.module.set_ranges(_int8_ranges(self.module.trained_graph(), self.features))
+        measured = self.settings.epochs - self.settings.freeze_epochs
+        if trainer.current_epoch < measured:
+            kept = trainer.current_epoch == measured - 1
+            features = self.features if kept else self.features[::RANGING_STEP]
+            self.module.set_ranges(_ranges(self.module.trained_graph(), features, self.settings.precision))
         else:
             # After a resume the checkpoint's ranges are there, but not yet their scales.
             self.module.set_ranges(self.module.ranges())
 
 
-def _int8_ranges(graph: Graph, features: np.ndarray) -> Ranges:
-    return least_squares_ranges(graph, features, calibrate(graph, features, batch_size=4))
+def _ranges(graph: Graph, features: np.ndarray, precision: str) -> Ranges:
+    ranges = calibrate(graph, features, batch_size=4)
+    return ranges if precision == "int16x8" else least_squares_ranges(graph, features, ranges)

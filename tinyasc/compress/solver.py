@@ -17,6 +17,7 @@ from tinyasc_export.capture import capture
 from tinyasc_export.count import macs
 from tinyasc_export.graph import WEIGHTED, Graph
 from tinyasc_export.lower import lower
+from tinyasc_export.tflite_rules import check_int16_operators
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
     """The widest student up to the recipe's width (see `Family.width`) whose int8 constants hold the budget.
 
     Raises:
-        InputError: a family that cannot be deployed, or a budget that the narrowest student breaks.
+        InputError: a family that cannot be deployed, a budget that the narrowest student breaks, or an operator that
+            the precision of its quantisation-aware training lacks.
     """
     family = FAMILIES.get(recipe.family)
     if family is None:
@@ -56,6 +58,8 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
         module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, **options)
         check_input(module, recipe.family, n_mels=front_end.n_mels, n_frames=front_end.n_frames())
         graph, _, _ = lower(capture(module, (1, 1, front_end.n_mels, front_end.n_frames())))
+        if recipe.qat is not None and recipe.qat.precision == "int16x8":
+            check_int16_operators(graph)  # now, and not after hours of training
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))
 
     widest = recipe.model_options.get(option, family.width.default)

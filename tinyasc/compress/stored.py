@@ -16,6 +16,9 @@ from tinyasc_export.quantize import Ranges
 from tinyasc_export.tflite import to_tflite
 from tinyasc_export.tflite_metadata import read_tflite_bundle
 
+# What the input of each precision's graph holds.
+DTYPES = {"fp32": "float32", "int8": "int8", "int16x8": "int16"}
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -48,7 +51,7 @@ def open_stored(target: Path, precision: str = "int8") -> Stored:
 
     Args:
         target: a run folder of `compress`, or a .tflite file in one.
-        precision: "int8" or "fp32", for a folder; a file says its own.
+        precision: one of `DTYPES`, for a folder; a file says its own.
 
     Raises:
         InputError: no such folder or file, or a run without graphs.
@@ -76,7 +79,7 @@ def read_graph(folder: Path, precision: str) -> Stored:
     except OSError:
         raise InputError(f"{folder}: no {path.name} here; run `tinyasc compress`, which writes it") from None
     graph, bundle = load_graph(data, str(path))
-    if graph.tensors[graph.input].dtype != {"fp32": "float32", "int8": "int8"}.get(precision):
+    if graph.tensors[graph.input].dtype != DTYPES[precision]:
         raise ModelFileError(f"{path}: holds a graph of another precision; compress again")
     if bundle is None:
         raise ModelFileError(f"{path}: holds no labels and no front end; compress again")
@@ -105,8 +108,8 @@ def _of_file(file: Path) -> Stored:
     if bundle is None:
         raise ModelFileError(f"{file}: a model file without a tinyasc card; take one that `tinyasc compress` wrote")
     precision = str(bundle.card.get("precision"))
-    if precision not in ("fp32", "int8"):
-        raise InputError(f"{file}: is {precision}; profile takes the fp32 and int8 files that `tinyasc compress` wrote")
+    if precision not in DTYPES:
+        raise InputError(f"{file}: is {precision}; profile takes the files that `tinyasc compress` wrote")
     stored = read_graph(file.absolute().parent, precision)
     if to_tflite(stored.graph, bundle) != data:
         raise ModelFileError(

@@ -84,6 +84,7 @@ def train_module(
     data: Prepared,
     *,
     teacher: np.ndarray | None = None,
+    reference: nn.Module | None = None,
     title: str = "train",
     callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -95,6 +96,7 @@ def train_module(
         run: where checkpoints and metrics go.
         data: features.
         teacher: as in `fit`.
+        reference: a module to distil from in a teacher's place; see `Classifier`.
         title: of the progress bar.
         callbacks: more of Lightning's.
 
@@ -118,6 +120,7 @@ def train_module(
         n_classes=len(data.labels),
         band_scale=torch.tensor(data.front_end.band_scale, dtype=torch.float32),
         steps_per_epoch=len(train),
+        reference=reference,
     )
     last = run.checkpoints / "last.ckpt"
     resume = last if last.is_file() else None

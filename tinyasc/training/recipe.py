@@ -168,14 +168,21 @@ class Distill(_Part):
 
 
 class Qat(_Part):
-    """Quantisation-aware training after distillation, with AdamW at a small rate.
+    """Quantisation-aware training of the trained student, towards its own float32 answers, with AdamW at a small rate.
 
-    Activation ranges are measured before every epoch but the last `freeze_epochs`.
+    The loss is T^2 * KL(float32 || quantised) on augmented clips. Activation ranges are measured before every epoch
+    but the last `freeze_epochs`.
     """
 
-    epochs: int = Field(20, gt=0)
-    lr: float = Field(5e-5, gt=0)
-    freeze_epochs: int = Field(4, ge=0)
+    precision: Literal["int8", "int16x8"] = "int8"
+    epochs: int = Field(10, gt=0)
+    lr: float = Field(1e-4, gt=0)
+    freeze_epochs: int = Field(2, ge=0)
+    temperature: float = Field(2.0, gt=0)
+
+    def folder(self) -> str:
+        """The name of the folder of one such training."""
+        return f"qat-{self.precision}-{self.epochs}-{self.lr:g}-{self.freeze_epochs}-{self.temperature:g}"
 
 
 class Recipe(_Part):
