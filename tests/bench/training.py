@@ -61,6 +61,7 @@ def ours(recipe: Recipe, data: Prepared) -> tuple[dict[str, torch.Tensor], float
 
 def bare(recipe: Recipe, data: Prepared) -> dict[str, torch.Tensor]:
     """A plain loop; the module comes from `Classifier` for its augmentation alone."""
+    assert not torch.are_deterministic_algorithms_enabled(), "a mode that the bare loop would pay for"
     settings = recipe.training
     scale = torch.tensor(data.front_end.band_scale, dtype=torch.float32)
     steps = -(-CLIPS // settings.batch_size)
@@ -72,7 +73,7 @@ def bare(recipe: Recipe, data: Prepared) -> dict[str, torch.Tensor]:
     def factor(step: int) -> float:
         if step < warm:
             return (step + 1) / (warm + 1)
-        return 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / (total - warm)))
+        return 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm)))
 
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     features, labels = torch.from_numpy(data.train.features), torch.from_numpy(data.train.labels)
