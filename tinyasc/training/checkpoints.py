@@ -5,7 +5,12 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -29,10 +34,28 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Path | None = None) -> None:
         """Writes the checkpoint to one file or two."""
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        # torch's writer loses an exception that is raised inside its calls to `buffer.write`.
+        with _interrupts_wait():
+            torch.save(checkpoint, buffer)
         for file in (storage_options, Path(path)):
             if file is not None:
                 write_atomic(file, buffer.getvalue())
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if caught and callable(handler):
+        handler(*caught[0])
 
 
 class Keeper(Checkpoint):
