@@ -24,6 +24,8 @@ Ranges = dict[str, tuple[float, float]]
 
 INT8_MIN, INT8_MAX = -128, 127
 INT16_MAX = 32767
+# Two of 16 bits are kept for clips louder than those of calibration: one that saturates costs more than all rounding.
+INT16_HEADROOM = 4
 # A map that is zero on all calibration clips still needs a scale; much narrower ones overflow XNNPACK's multipliers.
 LEAST_RANGE = 0.01
 
@@ -116,8 +118,9 @@ def _with_floors(graph: Graph, ranges: Ranges, dtype: str, floors: dict[str, flo
     groups = _shared_groups(graph)
     for name, members in groups.items():
         t = graph.tensors[name]
-        low = min(ranges[m][0] for m in members)
-        high = max(ranges[m][1] for m in members)
+        room = INT16_HEADROOM if dtype == "int16" else 1
+        low = room * min(ranges[m][0] for m in members)
+        high = room * max(ranges[m][1] for m in members)
         scale, zero_point = _parameters(low, high, dtype, max(floors.get(m, 0.0) for m in members))
         t.dtype, t.scale, t.zero_point = dtype, np.array([scale]), np.array([zero_point])
     for op in graph.ops:

@@ -346,6 +346,29 @@ def test_a_killed_compress_resumes_to_the_same_bytes(folder, tmp_path):
     assert not [p for p in killed.rglob(".*") if p.name != ".lock"]
 
 
+def test_final_runs_say_that_nothing_was_held_out_to_validate(folder, tmp_path):
+    final = [part for one in ("final=true", "select=last", "epochs=2") for part in ("--set", f"training.{one}")]
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    trained = tinyasc("train", "teacher.yaml", "--run", teacher, *final)
+    assert "on training and validation clips, so without validation; training loss" in trained.stdout
+    assert "val_accuracy" not in json.loads((teacher / "model.json").read_text())["validation"]
+    done = tinyasc("compress", "--budget", "16KB", "--teacher", teacher, "--run", student, *final)
+    assert "clips, which were trained on (synthetic" in done.stdout
+    table = load_table("demo", "scenes")
+    split = split_table(table)
+    both = len(split.train) + len(split.validation)
+    assert np.load(student / "teacher_logits.npy").shape == (both, len(table.labels))
+    assert load(student / FILES[0]).card["data"]["trained_on_validation_clips"] is True
+    for run in (teacher, student):
+        line = tinyasc("evaluate", run, "--split", "validation", code=2).line
+        assert "was trained on the validation clips too" in line
+    assert "Test, " in tinyasc("evaluate", teacher).stdout
+    # A record that lost its validation metrics is still damaged where there should be some.
+    record = json.loads((teacher / "model.json").read_text())
+    (teacher / "model.json").write_text(json.dumps(record | {"trained_on": ["train"]}))
+    assert "its validation metrics are missing" in tinyasc("evaluate", teacher, code=2).line
+
+
 def test_a_model_over_its_budget_is_kept_under_a_name_that_says_so(folder, student, tmp_path, monkeypatch):
     report = json.loads((student / "report.json").read_text())
     size = report["budget"]["parameter_bytes"]

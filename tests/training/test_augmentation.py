@@ -77,6 +77,15 @@ def test_waveforms_become_the_features_of_the_clean_clips_when_nothing_changes_t
     assert mixes == [] and torch.allclose(x, made["features"], atol=1e-4)
 
 
+def test_mixed_precision_leaves_the_features_of_waveforms_alone():
+    step = AugmentedFeatures(settings(noise_prob=1e-12), band_scale=SCALE, front_end=FRONT_END)
+    exact, _ = step(batch(), seeded())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+        x, _ = step(batch(), seeded())
+    assert torch.equal(x, exact)
+
+
 def test_the_steps_follow_the_documented_order():
     s = settings(roll=True, crop_frames=20, gain_db=6, mixstyle_p=1.0, mixup_alpha=0.5, time_mask=9, freq_mask=5)
     x, mix = augment_features(batch()["features"], s, seeded(3), band_scale=SCALE)

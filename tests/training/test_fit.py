@@ -15,10 +15,9 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from lightning.pytorch.callbacks import Callback
+from tiny_training import BANDS, CLASSES, DATA, FRAMES, FRONT_END, TEACHER, Stop, journal, plain, recipe, weights
 
 from tinyasc.cli.main import cli
-from tinyasc.data import Split
 from tinyasc.data.scenes import write_scenes
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
@@ -26,101 +25,8 @@ from tinyasc.training import fit as fit_module
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.features import BatchesByEpoch, Part, Prepared, loader
 from tinyasc.training.fit import fit, logits
-from tinyasc.training.recipe import Recipe, check_recipe
+from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run, newest_teacher
-
-CLASSES, BANDS = 3, 16
-FRONT_END = FrontEnd(
-    sample_rate=8000, clip_samples=8000, n_fft=512, win_length=512, hop_length=400, n_mels=BANDS
-).with_normalization(np.linspace(0.1, 0.2, BANDS), np.zeros(BANDS))
-FRAMES = FRONT_END.n_frames()
-
-
-def random_part(clips, seed):
-    """Noise with one louder band per class: learnable in a few epochs."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(clips) % CLASSES
-    features = rng.standard_normal((clips, 1, BANDS, FRAMES)).astype(np.float32)
-    features[np.arange(clips), 0, 4 * labels] += 1.5
-    return Part(features, labels)
-
-
-DATA = Prepared(
-    random_part(24, 0), random_part(12, 1), ("bus", "park", "tram"), FRONT_END, Split((), (), ()), True, "0" * 32
-)
-TEACHER = (4 * np.eye(CLASSES, dtype=np.float32))[DATA.train.labels]
-
-
-def recipe(**parts):
-    values = {
-        "name": "tiny",
-        "data": {"name": "demo"},
-        "model": {"family": "sepconv_ca", "base_channels": 8},  # dropout and batch norm have states of their own
-        "training": {"epochs": 4, "batch_size": 8, "lr": 0.01, "warmup_epochs": 1},
-        "augment": {"roll": True, "gain_db": 3, "time_mask": 3, "freq_mask": 3, "mixup_alpha": 0.3},
-    }
-    return check_recipe(
-        {k: (v | parts.pop(k, {})) if isinstance(v, dict) else v for k, v in values.items()} | parts, ""
-    )
-
-
-class Stop(BaseException):
-    """Ends training as abruptly as a kill, as far as files are concerned."""
-
-
-class StopAfter(Callback):
-    def __init__(self, epochs, at="on_train_epoch_start"):
-        self.epochs = epochs
-        setattr(self, at, self.stop)
-
-    def stop(self, trainer, *_):
-        if trainer.current_epoch == self.epochs:
-            raise Stop
-
-
-@pytest.fixture
-def stopping():
-    """Makes the trainings inside a `with` end when an epoch has been reached."""
-    real = fit_module.L.Trainer
-
-    @contextmanager
-    def stop(*, epoch, at="on_train_epoch_start", first=False):
-        def trainer(*, callbacks, **options):
-            callback = StopAfter(epoch, at)
-            return real(callbacks=[callback, *callbacks] if first else [*callbacks, callback], **options)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fit_module.L, "Trainer", trainer)
-            yield
-
-    return stop
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """Finished runs of a recipe, with and without a teacher."""
-    runs = {}
-
-    def get(r, teacher=None):
-        key = r.fingerprint(), teacher is not None
-        if key not in runs:
-            runs[key] = Run(tmp_path_factory.mktemp("unbroken") / "run")
-            fit(r, runs[key], DATA, teacher=teacher)
-        return runs[key]
-
-    return get
-
-
-def weights(run):
-    return (run.path / "model.safetensors").read_bytes()
-
-
-def journal(run):
-    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-
-
-def plain(lines):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +229,12 @@ def best_epoch(monkeypatch):
 
         def evaluate(*_):
             epoch = next(epochs)
-            return {"accuracy": 0.5, "log_loss": 0.1 if epoch == best else 1.0 + 0.1 * epoch, "clips": 12.0}
+            return {
+                "accuracy": 0.5,
+                "class_average_accuracy": 0.5,
+                "log_loss": 0.1 if epoch == best else 1.0 + 0.1 * epoch,
+                "clips": 12.0,
+            }
 
         monkeypatch.setattr("tinyasc.training.classifier.metrics.evaluate", evaluate)
 

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -106,6 +107,61 @@ def test_wrong_types_and_ranges_are_refused_with_their_key(tmp_path, key, value)
     values = MINIMAL | ({part: value} if not last else {part: dict(MINIMAL.get(part, {})) | {last: value}})
     line = refused(written(tmp_path, values))
     assert part in line and (last in line), line
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"momentum": 0.9}, "momentum has no meaning with optimizer: adamw; it belongs to optimizer: sgd"),
+        ({"optimizer": "adam", "nesterov": True}, "nesterov has no meaning with optimizer: adam"),
+        ({"optimizer": "sgd", "nesterov": True}, "nesterov needs a momentum"),
+        ({"optimizer": "rmsprop"}, "training.optimizer"),
+        ({"restart_epochs": [2, 6]}, "restart_epochs has no meaning with schedule: cosine"),
+        ({"schedule": "restarts"}, "needs restart_epochs"),
+        ({"schedule": "restarts", "restart_epochs": [6, 2]}, "restart_epochs must rise"),
+        ({"schedule": "restarts", "restart_epochs": [2, 100]}, "below the 100 epochs"),
+        ({"schedule": "restarts", "restart_epochs": [2], "warmup_epochs": 3}, "from warmup_epochs up"),
+        ({"schedule": "restarts", "restart_epochs": [0]}, "training.restart_epochs.0"),
+        ({"schedule": "step"}, "needs one of step_iterations"),
+        ({"schedule": "step", "step_iterations": 200, "step_at": [0.5]}, "needs one of step_iterations"),
+        ({"schedule": "step", "step_at": [0.6, 0.3]}, "step_at must rise"),
+        ({"schedule": "step", "step_at": [1.5]}, "training.step_at.0"),
+        (
+            {"schedule": "step", "step_at": [0.5], "min_lr_ratio": 0.1},
+            "min_lr_ratio has no meaning with schedule: step",
+        ),
+        ({"decay_epochs": 3}, "decay_epochs has no meaning with schedule: cosine; it belongs to schedule: linear"),
+        ({"schedule": "linear", "warmup_epochs": 5, "flat_until_epoch": 2}, "before the end of warmup_epochs"),
+        ({"monitor": "val_accuracy", "select": "last"}, "monitor has no meaning with select: last"),
+        ({"monitor": "accuracy"}, "training.monitor"),
+        ({"final": True}, "set select: last"),
+        ({"ema_decay": 1.0}, "training.ema_decay"),
+        ({"clip_grad_norm": 0}, "training.clip_grad_norm"),
+        ({"precision": 16}, "training.precision"),
+        ({"optimiser": "sgd"}, "did you mean 'optimizer'?"),
+    ],
+)
+def test_training_keys_that_do_not_fit_are_refused(tmp_path, training, told):
+    line = refused(written(tmp_path, MINIMAL | {"training": training}))
+    assert told in line and "training" in line and "{" not in line
+
+
+def test_training_options_from_the_command_line():
+    text = (
+        "optimizer=sgd momentum=0.9 nesterov=true schedule=restarts restart_epochs=[2,6] precision=32 min_lr_ratio=1e-4"
+    )
+    training = load_recipe("teachers/demo", [f"training.{one}" for one in text.split()]).training
+    assert (training.optimizer, training.momentum, training.nesterov) == ("sgd", 0.9, True)
+    assert training.restart_epochs == (2, 6) and training.precision == "32" and training.min_lr_ratio == 1e-4
+
+
+def test_the_recipes_in_the_documentation_are_valid():
+    page = (Path(__file__).parents[2] / "docs/how-to/training-recipes.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        values = yaml.safe_load(block)
+        check_recipe(MINIMAL | values, "page")
 
 
 @pytest.mark.parametrize("missing", ["name", "model"])

@@ -113,6 +113,21 @@ def test_parts_of_a_recording_share_its_file(tau_root, tmp_path, monkeypatch):
         np.testing.assert_array_equal(row.numpy(), read_audio(clip.path, 16000)[start:end])
 
 
+def test_final_runs_train_on_the_waveforms_of_both_sets(tau_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYASC_CACHE", str(tmp_path / "cache"))
+    values = recipe(tau_root, wave_gain_db=3.0, dir_devices=("a",)).model_dump()
+    r = check_recipe(values | {"training": {"epochs": 1, "final": True, "select": "last"}}, "")
+    data = with_waveforms(prepare(r.data, r.front_end.record()), r)
+    both, clips = data.trained_on(final=True), (*data.split.train, *data.split.validation)
+    assert len(both.labels) == len(clips) == len(both.features) == 16
+    (batch,) = loader(both, 100, seed=None)
+    for row, clip in zip(batch["waveform"], clips, strict=True):
+        assert np.array_equal(row.numpy(), read_audio(clip.path, 16000))
+    assert batch["label"].tolist() == [data.labels.index(clip.scene) for clip in clips]
+    assert batch["dir_allowed"].tolist() == [clip.device == "a" for clip in clips]
+    assert "train_loss" in fit(r, Run(tmp_path / "final"), data).validation
+
+
 def test_mixed_lengths_are_padded_and_told(prepared, tau_root):
     path = tau_root / "audio/bus-lyon-0-a.wav"
     soundfile.write(path, 0.1 * np.ones(2000), 8000)

@@ -44,11 +44,11 @@ class Candidate:
     seed: int = 0
     system: str = field(default="", repr=False)
 
-    def data(self, base: Data, test_fold: int | None) -> Data:
+    def data(self, base: Data, test_fold: int | None, part: str) -> Data:
         """The data set to measure it on: its own folds, unless the command line names one.
 
         Raises:
-            InputError: a fold that it was trained on, or a file that does not say its folds.
+            InputError: a fold or validation clips that it was trained on, or a file that does not say its folds.
         """
         trained = self.trained_on
         if trained.get("name") != base.name:
@@ -60,6 +60,11 @@ class Candidate:
             raise InputError(
                 f"{self.name}: was trained with test fold {own['test_fold']} of {base.name} held out, so "
                 f"fold {test_fold} is no test for it; leave --test-fold out, and measure other folds' runs apart"
+            )
+        if part == "validation" and trained.get("trained_on_validation_clips"):
+            raise InputError(
+                f"{self.name}: was trained on the validation clips too (training.final), so they say nothing of it; "
+                "leave --split validation out"
             )
         return base.model_copy(update=own)
 
@@ -128,7 +133,7 @@ def _run(folder: Path, name: str) -> Candidate:
     trained = Run(folder).load()
     parameters, macs = parameters_and_macs(trained)
     assert trained.recipe.data is not None, "a trained run's recipe has data"
-    about = trained.recipe.data.model_dump()
+    about = trained.recipe.data.model_dump() | {"trained_on_validation_clips": trained.recipe.training.final}
     return Candidate(
         name,
         folder,

@@ -89,5 +89,6 @@ def command(
         f"{f.precision} {100 * f.validation['accuracy']:.2f} %, log loss {f.validation['log_loss']:.3f}"
         for f in (fp32, int8)
     ]
-    click.echo(f"validation, {int(int8.validation['clips'])} clips{synthetic}: {'; '.join(scores)}")
+    held_out = "" if not done.student.recipe.training.final else ", which were trained on"
+    click.echo(f"validation, {int(int8.validation['clips'])} clips{held_out}{synthetic}: {'; '.join(scores)}")
     click.echo(f"written: {relative(done.run.path)}")

@@ -23,13 +23,14 @@ from tinyasc.training.recipe import Data
 
 @click.group("data")
 def command() -> None:
-    """List, make or check data sets.
+    """List, make, check or draw data sets.
 
     \b
     Examples:
       tinyasc data list
       tinyasc data demo scenes/
       tinyasc data check esc10 --root ESC-50-master
+      tinyasc data show clip.wav
     """  # noqa: D301 (click reads the backspace)
 
 

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("tinyasc.cli.evaluate:command", "Measure a model on a test set."),
     "profile": ("tinyasc.cli.profile:command", "Count a model operator by operator, and hold it against every rule."),
     "export": ("tinyasc.cli.export:command", "Write a model as ONNX or TFLite in a precision of your choice."),
-    "data": ("tinyasc.cli.data:command", "Make or check data sets."),
+    "data": ("tinyasc.cli.data:command", "List, make, check or draw data sets."),
 }
 OURS = ("tinyasc", "tinyasc_export", "tinyasc_firmware_sim")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it

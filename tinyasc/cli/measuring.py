@@ -66,7 +66,7 @@ def measure_all(targets: Sequence[Path], name: str | None, root: str | None, set
     once: set[tuple[str, Path]] = set()
     listed = _unique_names([c for target in rest for c in candidates(target, named=len(targets) > 1)])
     # All are checked before the first is measured, which may take minutes.
-    for candidate, own in [(c, c.data(data, settings.test_fold)) for c in listed]:
+    for candidate, own in [(c, c.data(data, settings.test_fold, settings.part)) for c in listed]:
         if (candidate.system, path := candidate.path.resolve()) in once:
             continue
         once.add((candidate.system, path))

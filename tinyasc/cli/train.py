@@ -8,6 +8,7 @@ import click
 
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
+from tinyasc.training.distributed import connected, first_here_first, rank
 from tinyasc.training.features import DEMO_ROOT, open_data, prepare
 from tinyasc.training.fit import fit
 from tinyasc.training.recipe import Data, Recipe, load_recipe, shipped_recipes
@@ -54,7 +55,7 @@ def command(
 
     RECIPE is a YAML file or the name of a shipped one; without it a small teacher is trained on synthetic scenes, which
     are generated here, and clip.wav, one of their test clips, is left to try. The same command run again resumes where
-    it was killed.
+    it was killed. Under torchrun its processes share every batch.
 
     \b
     Examples:
@@ -65,27 +66,42 @@ def command(
     if list_recipes:
         click.echo("\n".join(shipped_recipes()))
         return
+    with connected():
+        _train(recipe, data_name, root, overrides, folder)
+
+
+def _train(
+    recipe: str | None, data_name: str | None, root: str | None, overrides: tuple[str, ...], folder: Path | None
+) -> None:
     if recipe is None:
-        click.echo(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
+        _say(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
     loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides), data_name, root)
     if loaded.data is None or loaded.front_end is None:
         raise InputError(
             f"{recipe}: a student's recipe, without data and front end; use it with `tinyasc compress --student`"
         )
     run = Run(folder or Path(RUNS) / f"{loaded.name}-{loaded.fingerprint()}")
-    click.echo(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
+    _say(f"run: {run.path}{' (finished before)' if run.finished else ''}", err=True)
     # Before the run folder is made: a data set that cannot be used leaves nothing behind.
-    data = with_waveforms(prepare(loaded.data, loaded.front_end.record()), loaded)
+    with first_here_first():
+        data = with_waveforms(prepare(loaded.data, loaded.front_end.record()), loaded)
     with run.locked():
         trained = fit(loaded, run, data)
     synthetic = " (synthetic scenes)" if trained.synthetic else ""
     scores = trained.validation
-    click.echo(
-        f"trained: {run.path}, validation accuracy {scores['val_accuracy']:.3f}, "
-        f"log loss {scores['val_log_loss']:.3f}{synthetic}"
-    )
-    if loaded.data.name == "demo":
+    if loaded.training.final:
+        told = f"on training and validation clips, so without validation; training loss {scores['train_loss']:.3f}"
+    else:
+        told = f"validation accuracy {scores['val_accuracy']:.3f}, log loss {scores['val_log_loss']:.3f}"
+    _say(f"trained: {run.path}, {told}{synthetic}")
+    if loaded.data.name == "demo" and rank() == 0:
         leave_clip(loaded.data)
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    # One of torchrun's processes speaks for all.
+    if rank() == 0:
+        click.echo(line, err=err)
 
 
 def with_data(recipe: Recipe, name: str | None, root: str | None) -> Recipe:

@@ -18,6 +18,7 @@ from tinyasc.compress.qat import quantization_aware
 from tinyasc.compress.solver import Plan, solve
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.files import write_atomic
+from tinyasc.training.distributed import world_size
 from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.recipe import Qat, Recipe
@@ -54,9 +55,11 @@ def compress(
         folder: the run's folder; by default runs/NAME-BUDGET-FINGERPRINT.
 
     Raises:
-        InputError: an impossible budget, other data, a run folder in use.
+        InputError: an impossible budget, other data, a run folder in use, several processes.
         OverBudgetError: the written model breaks the budget.
     """
+    if world_size() > 1:
+        raise InputError("compress runs in one process; start it without torchrun")
     teacher = teacher_run.load()
     student = _complete(student, teacher.recipe, root)
     data_part, front_end = student.data, student.front_end
@@ -113,19 +116,19 @@ def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
 
 
 def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared) -> np.ndarray:
-    """The teacher's logits on the clean training clips, computed once and cached."""
+    """The teacher's logits on the clean clips that the student is trained on, computed once and cached."""
     file = run.path / "teacher_logits.npy"
     if file.is_file():
         try:
             cached = np.load(file, allow_pickle=False)
         except (ValueError, EOFError):
             cached = np.empty(0)  # damaged: computed again
-        if cached.shape == (len(data.train.labels), len(data.labels)):
+        if cached.shape == (len(data.trained_on(student.training.final).labels), len(data.labels)):
             return cached
     assert student.data is not None
     same = data.front_end == teacher.front_end
-    features = data.train.features if same else prepare(student.data, teacher.front_end).train.features
-    answers = logits(teacher, features)
+    seen = data if same else prepare(student.data, teacher.front_end)
+    answers = logits(teacher, seen.trained_on(student.training.final).features)
     buffer = io.BytesIO()
     np.save(buffer, answers, allow_pickle=False)
     write_atomic(file, buffer.getvalue())
@@ -170,6 +173,7 @@ def _card(
             "validation_fold": student.data.validation_fold,
             "train_clips": len(data.train.labels),
             "validation_clips": len(data.validation.labels),
+            "trained_on_validation_clips": student.training.final,
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tinyasc.compress.deploy import Deployed
 from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
-from tinyasc.training.recipe import Distill, Qat
+from tinyasc.training.recipe import Distill, Qat, Training
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.calibration import activation_ranges
 from tinyasc_export.graph import Graph
@@ -45,15 +45,9 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
     method = "minmax" if wide else deployed.method
     quantized = to_module(deployed.float_graph, ranges, activation_bits=16 if wide else 8)
     module = _OnFeatures(quantized, deployed.scale, deployed.offset)
-    training = trained.recipe.training.model_copy(
-        update={
-            "epochs": settings.epochs,
-            "lr": settings.lr,
-            "weight_decay": 0.0,
-            "warmup_epochs": 0,
-            "select": "last",
-        }
-    )
+    # The student's own optimiser and schedule are for training from the start.
+    kept = trained.recipe.training.model_dump(include={"batch_size", "seed", "final"})
+    training = Training(**kept, epochs=settings.epochs, lr=settings.lr, weight_decay=0.0, select="last")
     distill = Distill(temperature=settings.temperature, kd_lambda=1.0)
     # The quantised graph has no submodules of the float model's names.
     augment = trained.recipe.augment.model_copy(update={"mask_layers": ()})

@@ -141,7 +141,8 @@ class AugmentedFeatures(nn.Module):
         if self.waveforms is None or self.front_end is None:
             x = batch["features"]
         else:
-            with torch.no_grad():
+            # Mixed precision is for the model: features of bfloat16 would not be those of validation.
+            with torch.no_grad(), torch.autocast(batch["waveform"].device.type, enabled=False):
                 samples, mix = self.waveforms(
                     batch["waveform"], batch["length"], batch["label"], generator, dir_allowed=batch.get("dir_allowed")
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
@@ -14,14 +13,21 @@ from torch import Tensor, nn
 from tinyasc.errors import InputError
 from tinyasc.evaluate import metrics
 from tinyasc.frontend import FrontEnd
+from tinyasc.training import average
 from tinyasc.training.augmentation import AugmentedFeatures, masks_inside
+from tinyasc.training.distributed import gathered, rank, world_size
+from tinyasc.training.optim import freeze_statistics, make_optimizer, prepare_norms
 from tinyasc.training.recipe import Recipe
+from tinyasc.training.schedule import schedule
 
 Batch = dict[str, Tensor]
 
 
 class Classifier(L.LightningModule):
     """Trains a model by a recipe.
+
+    After every epoch `history` holds its metrics: `epoch`, `train_loss` and, unless validation clips are trained on,
+    `val_accuracy`, `val_class_average_accuracy` and `val_log_loss`.
 
     Args:
         module: (batch, channels, bands, frames) -> logits (batch, K).
@@ -50,32 +56,36 @@ class Classifier(L.LightningModule):
         self.module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recipe = recipe
         self.n_classes, self.steps_per_epoch = n_classes, steps_per_epoch
+        settings = recipe.training
+        prepare_norms(self.module, affine=settings.norm_affine, frozen=settings.freeze_norm)
+        self.average = average.averaged_copy(self.module) if settings.ema_decay else None
         self.augmentation = AugmentedFeatures(recipe.augment, band_scale=band_scale, front_end=front_end)
         # In a tuple, so that Lightning neither saves nor trains it.
         self._reference = () if reference is None else (reference.eval(),)
         self._epoch_loss: list[Tensor] = []
         self._answers: list[tuple[Tensor, Tensor]] = []
+        self._measured: dict[str, float] = {}
         self.history: dict[str, float] = {}
 
     def configure_optimizers(self) -> Any:
-        """AdamW; linear warm-up, then a cosine down to lr / 100 over the remaining epochs."""
-        settings = self.recipe.training
-        optimizer = torch.optim.AdamW(self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        warmup = settings.warmup_epochs * self.steps_per_epoch
-        total = settings.epochs * self.steps_per_epoch
+        """The recipe's optimiser, and its schedule from step to step."""
+        optimizer = make_optimizer(self.module, self.recipe.training)
+        factor = schedule(self.recipe.training, self.steps_per_epoch)
+        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            progress = (step - warmup) / max(1, total - warmup)
-            return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def on_train_epoch_start(self) -> None:
+        """Frozen batch norms normalise as in evaluation."""
+        if self.recipe.training.freeze_norm:
+            freeze_statistics(self.module)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout from (seed, epoch, batch), so that a resumed run draws what an unbroken one draws."""
-        torch.manual_seed(self._seed(batch_idx))
+        # torch.manual_seed would queue the seed, with its call stack, for every kind of GPU that is not in use.
+        seed, kind = self._seed(batch_idx), self.device.type
+        torch.default_generator.manual_seed(seed)
+        if kind != "cpu":
+            torch.get_device_module(kind).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
@@ -89,8 +99,17 @@ class Classifier(L.LightningModule):
         with masks_inside(self.module, self.recipe.augment, generator, bands=bands, frames=frames):
             logits = self.module(x)
         loss = self.loss(logits, target, teacher)
+        if "weight" in batch:
+            # Processes average their gradients, whatever the sizes of their shares.
+            loss = loss * batch["weight"]
         self._epoch_loss.append(loss.detach())
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Moves the averaged weights after the optimiser's step."""
+        if self.average is not None:
+            decay, step = self.recipe.training.ema_decay, self.trainer.global_step - 1
+            average.update(self.average, self.module, decay=decay, step=step)
 
     def augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features, soft targets (batch, K) and the teacher's probabilities (batch, K) after augmentation."""
@@ -113,30 +132,39 @@ class Classifier(L.LightningModule):
         return (1 - share) * hard + share * t * t * soft
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keeps the answers of one clean batch."""
+        """Keeps the answers of one clean batch, of the averaged weights where there are any."""
         del batch_idx
-        self._answers.append((self.module(batch["features"]).softmax(dim=1), batch["label"]))
+        module = self.module if self.average is None else self.average
+        # In float32, whatever precision the model computes in: the metrics want rows that sum to 1.
+        self._answers.append((module(batch["features"]).float().softmax(dim=1), batch["label"]))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over the whole validation set."""
-        probabilities = torch.cat([p for p, _ in self._answers]).cpu().double().numpy()
-        labels = torch.cat([y for _, y in self._answers]).cpu().numpy()
+        answers = torch.cat([p for p, _ in self._answers]).cpu().double().numpy()
+        parts = gathered((answers, torch.cat([y for _, y in self._answers]).cpu().numpy()))
         self._answers.clear()
-        if not np.isfinite(probabilities).all():
+        probabilities, labels = (np.concatenate(values) for values in zip(*parts, strict=True))
+        self._check_finite(np.isfinite(probabilities).all(), "the model answers with NaN")
+        measured = metrics.evaluate(probabilities, labels)
+        names = ("accuracy", "class_average_accuracy", "log_loss")
+        self._measured = {f"val_{name}": measured[name] for name in names}
+
+    def finish_epoch(self) -> None:
+        """Makes `history`; every process calls it."""
+        loss = float(torch.stack(self._epoch_loss).mean())
+        self._epoch_loss.clear()
+        loss = float(np.mean(gathered(loss)))
+        self._check_finite(np.isfinite(loss), "the loss is NaN")
+        self.history = {"epoch": self.current_epoch, **self._measured, "train_loss": loss}
+
+    def _check_finite(self, finite: bool | np.bool_, what: str) -> None:
+        if not finite:
             raise InputError(
-                f"training diverged in epoch {self.current_epoch}: the model answers with NaN; "
+                f"training diverged in epoch {self.current_epoch}: {what}; "
                 f"lower training.lr (it is {self.recipe.training.lr:g})"
             )
-        measured = metrics.evaluate(probabilities, np.asarray(labels))
-        self.log("val_log_loss", measured["log_loss"])
-        self.history = {
-            "epoch": self.current_epoch,
-            "val_accuracy": measured["accuracy"],
-            "val_log_loss": measured["log_loss"],
-        }
-        if self._epoch_loss:
-            self.history["train_loss"] = float(torch.stack(self._epoch_loss).mean())
-            self._epoch_loss.clear()
 
     def _seed(self, batch_idx: int) -> int:
-        return (self.recipe.training.seed * 1_000_003 + self.current_epoch) * 1_000_003 + 2 * batch_idx
+        # Each process has draws of its own.
+        number = batch_idx * world_size() + rank()
+        return (self.recipe.training.seed * 1_000_003 + self.current_epoch) * 1_000_003 + 2 * number

@@ -19,6 +19,7 @@ from tinyasc.data.scenes import write_scenes
 from tinyasc.data.tau import is_synthetic
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, normalize
+from tinyasc.training.distributed import rank, world_size
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
 
@@ -33,11 +34,15 @@ class Part:
     labels: np.ndarray
 
     def batch(self, index: list[int]) -> dict[str, Tensor]:
-        """Features (batch, 1, bands, frames) and label (batch,) of some clips."""
+        """Features (batch, channels, bands, frames) and label (batch,) of some clips."""
         return {
             "features": torch.from_numpy(self.features[index]),
             "label": torch.from_numpy(self.labels[index]),
         }
+
+    def followed_by(self, other: Part) -> Part:
+        """The clips of both, in a part of this one's kind."""
+        return Part(np.concatenate([self.features, other.features]), np.concatenate([self.labels, other.labels]))
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class Prepared:
     split: Split
     synthetic: bool
     identity: str
+
+    def trained_on(self, final: bool) -> Part:
+        """The training set, or with `final` the training and then the validation set."""
+        return self.train.followed_by(self.validation) if final else self.train
 
 
 def open_data(data: Data) -> tuple[ClipTable, Split]:
@@ -127,9 +136,14 @@ def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
 class BatchesByEpoch(Sampler[list[int]]):
     """Batches of nearly equal size, shuffled by (seed, epoch) alone, so that a resumed run sees the same ones."""
 
-    def __init__(self, n: int, batch_size: int, seed: int | None) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int | None, processes: int = 1) -> None:
         self.n, self.seed, self.epoch = n, seed, 0
         self.batches = -(-n // batch_size)
+        if n // self.batches < processes:
+            raise InputError(
+                f"training: {n} clips in batches of at most {batch_size} do not give each of {processes} processes a "
+                "clip in every batch; raise training.batch_size or start fewer"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -147,15 +161,23 @@ class BatchesByEpoch(Sampler[list[int]]):
 
 
 class _Batches(Dataset[dict[str, Tensor]]):
-    """Whole batches by index lists: one gather instead of one call per clip."""
+    """Whole batches by index lists: one gather instead of one call per clip.
+
+    Among several processes each gives its own share of the batch, and `weight`, a number with which the mean over
+    processes of the means over their shares is the mean over the batch.
+    """
 
     def __init__(self, part: Part, teacher: np.ndarray | None) -> None:
         self.part, self.teacher = part, teacher
 
     def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
+        processes, whole = world_size(), len(index)
+        index = index[rank() :: processes]
         batch = self.part.batch(index)
         if self.teacher is not None:
             batch["teacher"] = torch.from_numpy(self.teacher[index])
+        if processes > 1:
+            batch["weight"] = torch.tensor(len(index) * processes / whole)
         return batch
 
 
@@ -165,6 +187,9 @@ def loader(
     """Batches of features (batch, channels, bands, frames), label (batch,) and teacher (batch, K).
 
     Without a seed in order.
+
+    Raises:
+        InputError: fewer clips in a batch than processes.
     """
-    sampler = BatchesByEpoch(len(part.labels), batch_size, seed)
+    sampler = BatchesByEpoch(len(part.labels), batch_size, seed, world_size())
     return DataLoader(_Batches(part, teacher), sampler=sampler, batch_size=None)

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import io
-import json
 import logging
-import os
-import pickle
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+import torch.utils.deterministic
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from tinyasc.errors import InputError
-from tinyasc.files import write_atomic
 from tinyasc.models import build, check_input
 from tinyasc.training.augmentation import gain_scale
+from tinyasc.training.checkpoints import DAMAGED, Keeper, WholeFiles, load_weights
 from tinyasc.training.classifier import Classifier
+from tinyasc.training.distributed import barrier, processes_here, rank, world_size
 from tinyasc.training.features import Prepared, loader
-from tinyasc.training.progress import Report, progress
-from tinyasc.training.recipe import Recipe
+from tinyasc.training.journal import Journal, lines
+from tinyasc.training.progress import progress
+from tinyasc.training.recipe import Recipe, Training
 from tinyasc.training.run import Run, Trained
 
 
@@ -43,7 +39,8 @@ def fit(
         recipe: resolved; written into the run folder.
         run: the folder, which the caller holds locked.
         data: features.
-        teacher: (training clips, K) logits of a teacher on the clean training clips, for distillation.
+        teacher: (training clips, K) logits of a teacher on the clean training clips, for distillation; with
+            `training.final` those of the validation clips follow.
         title: of the progress bar.
 
     Raises:
@@ -54,7 +51,13 @@ def fit(
             f"{recipe.name}: distils from a teacher, so it is a recipe for `tinyasc compress --student`; "
             "without one, train it with --set distill=null"
         )
-    run.claim(recipe, data.identity)
+    if rank() == 0:
+        run.claim(recipe, data.identity)
+    barrier()
+    if not (run.path / "recipe.yaml").is_file():
+        raise InputError(
+            f"{run.path}: process {rank()} does not see it; name a folder that all machines share with --run"
+        )
     if run.finished:
         return run.load()
     settings = recipe.training
@@ -72,14 +75,16 @@ def fit(
     for frames in {front_end.n_frames(), recipe.augment.crop_frames} - {0}:
         check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, frames))
     weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
-    run.save(
-        weights,
-        recipe=recipe,
-        labels=data.labels,
-        front_end=data.front_end,
-        validation=validation,
-        synthetic=data.synthetic,
-    )
+    if rank() == 0:
+        run.save(
+            weights,
+            recipe=recipe,
+            labels=data.labels,
+            front_end=data.front_end,
+            validation=validation,
+            synthetic=data.synthetic,
+        )
+    barrier()
     return run.load()
 
 
@@ -113,7 +118,13 @@ def train_module(
         InputError: a damaged checkpoint or journal.
     """
     settings = recipe.training
-    train = loader(data.train, settings.batch_size, seed=settings.seed, teacher=teacher)
+    _check_hardware(settings)
+    part = data.trained_on(settings.final)
+    if teacher is not None and len(teacher) != len(part.labels):
+        raise InputError(
+            f"{recipe.name}: the teacher answered {len(teacher)} clips of the {len(part.labels)} to train on"
+        )
+    train = loader(part, settings.batch_size, seed=settings.seed, teacher=teacher)
     classifier = Classifier(
         module,
         recipe,
@@ -126,33 +137,32 @@ def train_module(
     last = run.checkpoints / "last.ckpt"
     resume = last if last.is_file() else None
     journal_file = run.path / "metrics.jsonl"
-    with progress(title) as report, _quiet(), _signals_kept():
-        journal = _Journal(journal_file, report, settings.epochs)
-        # Two keepers: Lightning's own save_last follows the monitored metric, so it is not the last epoch.
-        every = {"dirpath": run.checkpoints, "save_on_train_epoch_end": True, "enable_version_counter": False}
-        best = _Keeper(filename="best", monitor="val_log_loss", **every)
-        newest = _Keeper(filename="last", **every)
+    with progress(title) as report, _quiet(), _signals_kept(), _torch_as_before():
         trainer = L.Trainer(
             max_epochs=settings.epochs,
+            precision=settings.precision,
+            gradient_clip_val=settings.clip_grad_norm,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
-            # More processes only where torchrun starts them.
-            devices="auto" if "TORCHELASTIC_RUN_ID" in os.environ else 1,
-            callbacks=[*callbacks, journal, best, newest],
-            plugins=[_WholeFiles()],
+            # More processes only where torchrun starts them; `loader` shares every batch out among them.
+            devices=processes_here(),
+            num_nodes=world_size() // processes_here(),
+            strategy="auto" if world_size() == 1 else "ddp",
+            use_distributed_sampler=False,
+            callbacks=[
+                *callbacks,
+                Journal(journal_file, report, settings.epochs, writes=rank() == 0),
+                Keeper(run.checkpoints, None if settings.final else settings.monitor),
+            ],
+            plugins=[WholeFiles()],
         )
+        validation = None if settings.final else loader(data.validation, settings.batch_size, seed=None)
         try:
-            trainer.fit(
-                classifier,
-                train,
-                loader(data.validation, settings.batch_size, seed=None),
-                ckpt_path=resume,
-                weights_only=True,
-            )
-        except (RuntimeError, KeyError, EOFError, TypeError, OSError, pickle.UnpicklingError) as error:
+            trainer.fit(classifier, train, validation, ckpt_path=resume, weights_only=True)
+        except DAMAGED as error:
             if resume is None or trainer.global_step:
                 raise
             line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -164,73 +174,36 @@ def train_module(
             raise KeyboardInterrupt from None
     chosen = run.checkpoints / ("best.ckpt" if settings.select == "best" else "last.ckpt")
     try:
-        state = torch.load(chosen, map_location="cpu", weights_only=True)
-        weights = {k.removeprefix("module."): v for k, v in state["state_dict"].items()}
-        epoch = state["epoch"]
-    except (RuntimeError, KeyError, EOFError, TypeError, OSError, pickle.UnpicklingError) as error:
+        weights, epoch = load_weights(chosen)
+    except DAMAGED as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{chosen}: cannot be read ({line}); delete {run.path} and train again") from None
-    validation = next((line for line in _lines(journal_file) if line["epoch"] == epoch), None)
-    if validation is None:
+    measured = next((line for line in lines(journal_file) if line["epoch"] == epoch), None)
+    if measured is None:
         raise InputError(f"{journal_file}: its line of epoch {epoch} is lost; delete {run.path}, train again")
-    return weights, validation
+    return weights, measured
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints under a temporary name beside the old one; Lightning's own way crosses from /tmp, which copies."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomic(Path(path), buffer.getvalue())
+def _check_hardware(settings: Training) -> None:
+    # Lightning would take bfloat16 in its place, and only warn.
+    if settings.precision == "16-mixed" and not torch.accelerator.is_available():
+        raise InputError("training.precision: 16-mixed needs a GPU, and none is here; use bf16-mixed or 32")
 
 
-class _Keeper(ModelCheckpoint):
-    """Goes on with the best score so far when the run folder was moved between a kill and now."""
+@contextmanager
+def _torch_as_before() -> Iterator[None]:
+    """Ends the deterministic mode that Lightning leaves on.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        old, new = str(state_dict["dirpath"]), str(self.dirpath)
-        scores = {path.replace(old, new, 1): score for path, score in state_dict["best_k_models"].items()}
-        names = ("kth_best_model_path", "last_model_path", "best_model_path")
-        paths = {name: state_dict[name].replace(old, new, 1) for name in names}
-        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": scores})
-
-
-class _Journal(Callback):
-    """Appends one JSON line per epoch, and moves the progress bar."""
-
-    def __init__(self, file: Path, report: Report, epochs: int) -> None:
-        self.file, self.report, self.epochs = file, report, epochs
-        self.started = 0.0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.started:
-            # Epochs after the checkpoint that is resumed from are trained again.
-            kept = [line for line in _lines(self.file) if line["epoch"] < trainer.current_epoch]
-            write_atomic(self.file, "".join(json.dumps(line) + "\n" for line in kept))
-        self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
-        line = pl_module.history | {"seconds": round(time.monotonic() - self.started, 3)}
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        note = f"validation accuracy {line['val_accuracy']:.3f}, log loss {line['val_log_loss']:.3f}"
-        self.report(trainer.current_epoch + 1, self.epochs, note=note)
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    lines = []
-    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-            lines.append({"epoch": line["epoch"]} | line)
-        except (ValueError, KeyError, TypeError):
-            # A kill can leave half a line at the end.
-            break
-    return lines
+    While it is on, it does not fill every new tensor with NaN, a help for debugging that costs a tenth of the time.
+    """
+    switch: Any = torch.utils.deterministic  # a property of the module, which type checkers do not see
+    before, switch.fill_uninitialized_memory = switch.fill_uninitialized_memory, False
+    mode = torch.get_deterministic_debug_mode()
+    try:
+        yield
+    finally:
+        switch.fill_uninitialized_memory = before
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

@@ -16,13 +16,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tinyasc.training.distributed import rank
+
 Report = Callable[..., None]
 SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
-    """Yields report(done, total, note=""), to be called after each piece of work."""
+    """Yields report(done, total, note=""), to be called after each piece of work.
+
+    Of several processes that torchrun started the first alone reports.
+    """
+    if rank() > 0:
+        yield lambda done, total, note="": None
+        return
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -7,12 +7,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
@@ -58,15 +59,96 @@ class FrontEndPart(_Part):
 
 
 class Training(_Part):
-    """Optimisation: AdamW, a linear warm-up and a cosine down to a hundredth of the learning rate."""
+    """Optimisation; by default AdamW, and a cosine down to a hundredth of the learning rate.
+
+    Optimiser: `adamw`, `adam` or `sgd`, the last with `momentum` and `nesterov`. `weight_decay` is decoupled with
+    adamw; with adam and sgd it adds weight_decay * w to the gradient of w (the L2 penalty weight_decay / 2 * |w|^2).
+    `weight_decay_on` says which parameters decay: `all`; `weights`, no biases, norms or other vectors; `convs`,
+    convolution kernels alone.
+
+    Schedule: a linear warm-up of `warmup_epochs`, times
+    `cosine`: down to min_lr_ratio * lr at the end (Loshchilov & Hutter, ICLR 2017);
+    `restarts`: the same, begun anew after each of `restart_epochs`;
+    `step`: times `step_factor` every `step_iterations` batches, or at shares `step_at` ([0.3, 0.6, 0.9]) of the whole;
+    `linear`: 1 until `flat_until_epoch`, down to min_lr_ratio over `decay_epochs` (by default at once, until the end).
+
+    `norm_affine: false` keeps batch norms at scale 1 and offset 0; `freeze_norm` keeps their statistics, scale and
+    offset as they start. `ema_decay` averages the weights, with min(ema_decay, (1 + step) / (10 + step)); the average
+    is what is validated and kept. `select: best` keeps the epoch with the best `monitor`. `final` trains on the
+    training and validation clips together, so that no epoch can be selected and there are no validation metrics.
+    """
 
     epochs: int = Field(100, gt=0)
     batch_size: int = Field(32, gt=1)
     lr: float = Field(1e-3, gt=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = Field(0.0, ge=0, lt=1)
+    nesterov: bool = False
     weight_decay: float = Field(1e-5, ge=0)
+    weight_decay_on: Literal["all", "weights", "convs"] = "all"
+    schedule: Literal["cosine", "restarts", "step", "linear"] = "cosine"
     warmup_epochs: float = Field(0, ge=0)
+    min_lr_ratio: float = Field(0.01, ge=0, le=1)
+    restart_epochs: tuple[PositiveFloat, ...] = ()
+    step_iterations: int | None = Field(None, gt=0)
+    step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    step_factor: float = Field(0.1, gt=0, lt=1)
+    flat_until_epoch: float | None = Field(None, ge=0)
+    decay_epochs: float | None = Field(None, gt=0)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    clip_grad_norm: float | None = Field(None, gt=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    norm_affine: bool = True
+    freeze_norm: bool = False
     select: Literal["best", "last"] = "best"
+    monitor: Literal["val_log_loss", "val_accuracy", "val_class_average_accuracy"] = "val_log_loss"
+    final: bool = False
     seed: int = Field(0, ge=0, le=1_000_000)  # torch's seeds, made from it, have 64 bits
+
+    @pydantic.field_validator("precision", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return "32" if value == 32 else value  # YAML reads a number
+
+    @pydantic.model_validator(mode="after")
+    def _keys_fit(self) -> Training:
+        for switch, value, keys in (
+            ("optimizer", ("sgd",), ("momentum", "nesterov")),
+            ("schedule", ("cosine", "restarts", "linear"), ("min_lr_ratio",)),
+            ("schedule", ("restarts",), ("restart_epochs",)),
+            ("schedule", ("step",), ("step_iterations", "step_at", "step_factor")),
+            ("schedule", ("linear",), ("flat_until_epoch", "decay_epochs")),
+            ("select", ("best",), ("monitor",)),
+        ):
+            for key in keys:
+                changed = getattr(self, key) != type(self).model_fields[key].default
+                if changed and getattr(self, switch) not in value:
+                    raise ValueError(
+                        f"{key} has no meaning with {switch}: {getattr(self, switch)}; it belongs to {switch}: "
+                        f"{' or '.join(value)}"
+                    )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum, for example momentum: 0.9")
+        if self.final and self.select != "last":
+            raise ValueError("final trains on the validation clips too, so no epoch can be selected: set select: last")
+        self._epochs_fit()
+        return self
+
+    def _epochs_fit(self) -> None:
+        if self.schedule == "step" and (self.step_iterations is None) == (not self.step_at):
+            raise ValueError("schedule: step needs one of step_iterations (200) and step_at ([0.3, 0.6, 0.9])")
+        if self.schedule == "restarts" and not self.restart_epochs:
+            raise ValueError("schedule: restarts needs restart_epochs, for example [2, 6, 14]")
+        edges = (self.warmup_epochs, *self.restart_epochs, self.epochs)
+        if self.schedule == "restarts" and any(a >= b for a, b in pairwise(edges)):
+            raise ValueError(
+                f"restart_epochs must rise, from warmup_epochs up and below the {self.epochs} epochs in all, "
+                f"got {list(self.restart_epochs)}"
+            )
+        if any(a >= b for a, b in pairwise(self.step_at)):
+            raise ValueError(f"step_at must rise, got {list(self.step_at)}")
+        if self.flat_until_epoch is not None and self.flat_until_epoch < self.warmup_epochs:
+            raise ValueError(f"flat_until_epoch {self.flat_until_epoch:g} lies before the end of warmup_epochs")
 
 
 class Augment(_Part):
@@ -240,7 +322,9 @@ def check_recipe(values: dict[str, Any], where: str) -> Recipe:
             near = difflib.get_close_matches(str(fault["loc"][-1]), _names(fault["loc"][:-1]), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(_names(fault['loc'][:-1]))}"
             raise InputError(f"{where}: unknown key {key!r}{hint}") from None
-        got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
+        # A fault between the keys of a part has the whole part as its input.
+        whole = fault["type"] == "missing" or (fault["type"] == "value_error" and isinstance(fault["input"], dict))
+        got = "" if whole else f" (got {fault['input']!r})"
         raise InputError(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}{got}") from None
 
 

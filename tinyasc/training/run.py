@@ -18,6 +18,7 @@ from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
+from tinyasc.training.distributed import rank
 from tinyasc.training.recipe import Recipe, check_recipe, load_recipe
 
 RUNS = "runs"
@@ -63,6 +64,10 @@ class Run:
         Raises:
             InputError: another process works in it, or it holds something else than a run.
         """
+        if rank() > 0:
+            # The first of torchrun's processes holds it for all.
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         strange = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
         if strange and not any((self.path / name).is_file() for name in ("recipe.yaml", "plan.json")):
@@ -111,6 +116,8 @@ class Run:
             "labels": list(labels),
             "front_end": front_end.to_dict(),
             "recipe": recipe.model_dump(mode="json"),
+            # With `training.final` nothing was held out, so there are no validation metrics.
+            "trained_on": ["train", "validation"] if recipe.training.final else ["train"],
             "validation": validation,
             "synthetic": synthetic,
         }
@@ -151,7 +158,8 @@ class Run:
             kinds = {"labels": list, "front_end": dict, "recipe": dict, "validation": dict, "synthetic": bool}
             if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
                 raise ValueError("a part is missing")
-            if not {"val_accuracy", "val_log_loss"} <= set(record["validation"]):
+            final = record.get("trained_on") == ["train", "validation"]
+            if not final and not {"val_accuracy", "val_log_loss"} <= set(record["validation"]):
                 raise ValueError("its validation metrics are missing")
         except FileNotFoundError:
             raise InputError(f"{self.path}: no finished training here; run `tinyasc train` again, it resumes") from None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tinyasc.audio import read_audio
 from tinyasc.augment import load_bank
+from tinyasc.data import Clip
 from tinyasc.data.cache import Progress
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
@@ -57,9 +58,16 @@ class WaveformPart(Part):
             "dir_allowed": torch.from_numpy(self.dir_allowed[index]),
         }
 
+    def followed_by(self, other: Part) -> WaveformPart:
+        """The clips of both, in a part of this one's kind."""
+        assert isinstance(other, WaveformPart), "both sets are trained on from waveforms"
+        both = super().followed_by(other)
+        allowed = np.concatenate([self.dir_allowed, other.dir_allowed])
+        return WaveformPart(both.features, both.labels, self.files + other.files, self.spans + other.spans, allowed)
+
 
 def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
-    """The prepared data with waveforms for its training clips, where the recipe augments waveforms; else unchanged.
+    """The prepared data with waveforms for the clips to train on, where the recipe augments waveforms; else unchanged.
 
     The impulse responses become part of the data's identity: a run cannot be resumed with others.
 
@@ -68,29 +76,37 @@ def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
             stereo front end.
         OSError: the cache cannot be written.
     """
-    settings, clips = recipe.augment, data.split.train
+    settings, rate, sets = recipe.augment, data.front_end.sample_rate, {"train": data.split.train}
     if not needs_waveforms(settings):
         return data
     refuse_stereo(data.front_end)
+    if recipe.training.final:
+        sets["validation"] = data.split.validation
+    clips = [clip for part in sets.values() for clip in part]
     devices = {clip.device for clip in clips}
     if unknown := sorted(set(settings.dir_devices) - devices):
         known = ", ".join(sorted(filter(None, devices))) or "not named in this data set; leave dir_devices out"
         raise InputError(f"augment.dir_devices: no training clip is of device {unknown[0]!r}; the devices are {known}")
-    allowed = np.array([not settings.dir_devices or clip.device in settings.dir_devices for clip in clips])
+    allowed = [not settings.dir_devices or clip.device in settings.dir_devices for clip in clips]
     digest = hashlib.blake2b(data.identity.encode(), digest_size=16)
-    digest.update(repr((data.front_end.sample_rate, allowed.tolist())).encode())
+    digest.update(repr((rate, allowed)).encode())
     if settings.dir_prob:
-        digest.update(load_bank(settings.dirs or "", data.front_end.sample_rate).numpy().data)
+        digest.update(load_bank(settings.dirs or "", rate).numpy().data)
     paths = tuple(dict.fromkeys(clip.path for clip in clips))
     with progress("waveforms") as report:
-        cached = cache_waveforms(paths, data.front_end.sample_rate, cache_folder(), progress=report)
+        cached = cache_waveforms(paths, rate, cache_folder(), progress=report)
     file_of = dict(zip(paths, cached, strict=True))
+    parts = {name: _part(getattr(data, name), own, file_of, recipe, rate) for name, own in sets.items()}
+    return dataclasses.replace(data, **parts, identity=digest.hexdigest())
+
+
+def _part(part: Part, clips: Sequence[Clip], file_of: dict[Path, Path], recipe: Recipe, rate: int) -> WaveformPart:
     # A part is cut from its resampled file, which is cached once. The feature cache cuts before it resamples:
     # where the rates differ, the first and last samples do.
-    spans = tuple(c.segment and slice(*(round(s * data.front_end.sample_rate) for s in c.segment)) for c in clips)
-    files = tuple(file_of[c.path] for c in clips)
-    train = WaveformPart(data.train.features, data.train.labels, files, spans, allowed)
-    return dataclasses.replace(data, train=train, identity=digest.hexdigest())
+    spans = tuple(clip.segment and slice(*(round(second * rate) for second in clip.segment)) for clip in clips)
+    wanted = recipe.augment.dir_devices
+    allowed = np.array([not wanted or clip.device in wanted for clip in clips])
+    return WaveformPart(part.features, part.labels, tuple(file_of[clip.path] for clip in clips), spans, allowed)
 
 
 def cache_waveforms(
