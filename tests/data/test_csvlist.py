@@ -136,7 +136,7 @@ def test_a_clip_with_a_fold_is_for_testing_alone_or_not(tmp_path):
     lines = [
         f"{label}{i}{use}.wav,{label},{1 + i % 3},{use}" for label in "ab" for i in range(6) for use in ("", "test")
     ]
-    table = load_table("csv", write(tmp_path, "filename,label,fold,split", *lines, audio=False))
+    table = load_table("csv", write(tmp_path, "filename,label,fold,split", *lines, audio=False), audio=False)
     split = table.split(test_fold=2)
     assert len(split.train) == len(split.validation) == 4 and len(split.test) == 8
     assert not any(clip.test_only for clip in (*split.train, *split.validation))

@@ -1,8 +1,8 @@
 """A data set as several devices would have recorded it: every clip clean, and through measured microphones.
 
-Each clip is written three times: as it is (device "clean"), through a microphone of the list's `train`, and through one
-of its `test`, whose copies are never trained on. Which microphone a clip gets is dealt in turn in the order of a hash of
-the clips' names, so it depends on no class and no fold. The list's `bank` stays free for augmentation.
+Each clip is written three times: as it is (device "clean"), through a microphone of the list's `train`, and through
+one of its `test`, whose copies are never trained on. Which microphone a clip gets is dealt in turn in the order of a
+hash of the clips' names, so it depends on no class and no fold. The list's `bank` stays free for augmentation.
 """
 
 from __future__ import annotations
