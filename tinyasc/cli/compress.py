@@ -52,6 +52,7 @@ from tinyasc.training.run import Run, newest_teacher, relative
     type=click.Path(path_type=Path, file_okay=False),
     help="Run folder [default: runs/NAME-BUDGET-FINGERPRINT].",
 )
+@click.option("--fast", is_flag=True, help="Take the student's quick variant, for two cores.")
 def command(
     budget_text: str,
     teacher: Path | None,
@@ -59,6 +60,7 @@ def command(
     overrides: tuple[str, ...],
     root: str | None,
     folder: Path | None,
+    fast: bool,
 ) -> None:
     """Distil a trained model into a student that holds a budget, quantise it, and write its files.
 
@@ -78,7 +80,7 @@ def command(
     name = student or run.load().recipe.student
     if student is None:
         click.echo(f"student: {name} (default for this teacher)", err=True)
-    done = compress(run, load_recipe(name, overrides), budget, root=root, folder=folder)
+    done = compress(run, load_recipe(name, overrides, fast=fast), budget, root=root, folder=folder)
     fp32, int8 = (next(f for f in done.files if f.precision == p) for p in ("fp32", "int8"))
     synthetic = " (synthetic scenes)" if done.student.synthetic else ""
     click.echo(

@@ -92,6 +92,7 @@ REPORT = "evaluation.json"
     multiple=True,
     help="Overrides one value of --folds RECIPE; repeatable.",
 )
+@click.option("--fast", is_flag=True, help="Take the quick variants of --folds RECIPE and --like RECIPE.")
 @click.option("--like", metavar="RECIPE", help="Take data and front end that --folds RECIPE leaves out from this one.")
 @click.option(
     "--run",
@@ -121,6 +122,7 @@ def command(
     folds: str | None,
     seeds: int,
     overrides: tuple[str, ...],
+    fast: bool,
     like: str | None,
     folder: Path | None,
     out: Path | None,
@@ -145,6 +147,8 @@ def command(
     if folds is None:
         if given := [name for name, value in (("--set", overrides), ("--like", like), ("--run", folder)) if value]:
             raise InputError(f"{given[0]}: goes with --folds RECIPE alone")
+        if fast:
+            raise InputError("--fast: goes with --folds RECIPE")
         if seeds > 1:
             raise InputError("--seeds: goes with --folds RECIPE; for several seeds of trained runs name the runs")
         if not targets:
@@ -159,7 +163,7 @@ def command(
                 "--folds: tests every fold of one recipe and writes into --run DIR, so it takes no runs and none of "
                 "--split, --test-fold, --devices and --out; name its folder to a second `tinyasc evaluate` for those"
             )
-        measured, out = _cross_validate(folds, like, overrides, data_name, root, seeds, folder, settings)
+        measured, out = _cross_validate(folds, like, overrides, data_name, root, seeds, folder, settings, fast=fast)
         pooled = []
     # Folds and seeds that are scored together are compared together.
     members = {name for m in pooled for name in m.record["pooled"]}
@@ -195,10 +199,12 @@ def _cross_validate(
     seeds: int,
     folder: Path | None,
     settings: Settings,
+    *,
+    fast: bool,
 ) -> tuple[list[Measured], Path]:
-    recipe = load_recipe(name, overrides)
+    recipe = load_recipe(name, overrides, fast=fast)
     if like is not None:
-        other = load_recipe(like)
+        other = load_recipe(like, fast=fast)
         recipe = recipe.model_copy(
             update={"data": recipe.data or other.data, "front_end": recipe.front_end or other.front_end}
         )

@@ -42,6 +42,7 @@ CLIP = Path("clip.wav")
     type=click.Path(path_type=Path, file_okay=False),
     help="Run folder [default: runs/NAME-FINGERPRINT].",
 )
+@click.option("--fast", is_flag=True, help="Take the recipe's quick variant, for two cores.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with tinyasc.")
 def command(
     recipe: str | None,
@@ -49,6 +50,7 @@ def command(
     root: str | None,
     overrides: tuple[str, ...],
     folder: Path | None,
+    fast: bool,
     list_recipes: bool,
 ) -> None:
     """Train a model by a recipe.
@@ -61,21 +63,27 @@ def command(
     Examples:
       tinyasc train
       tinyasc train teachers/esc10 --root ESC-50-master
+      tinyasc train teachers/esc10 --root ESC-50-master --fast
       tinyasc train my.yaml --set training.epochs=300 --set training.seed=1
     """  # noqa: D301 (click reads the backspace)
     if list_recipes:
         click.echo("\n".join(shipped_recipes()))
         return
     with connected():
-        _train(recipe, data_name, root, overrides, folder)
+        _train(recipe, data_name, root, overrides, folder, fast)
 
 
 def _train(
-    recipe: str | None, data_name: str | None, root: str | None, overrides: tuple[str, ...], folder: Path | None
+    recipe: str | None,
+    data_name: str | None,
+    root: str | None,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    fast: bool,
 ) -> None:
     if recipe is None:
         _say(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
-    loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides), data_name, root)
+    loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides, fast=fast), data_name, root)
     if loaded.data is None or loaded.front_end is None:
         raise InputError(
             f"{recipe}: a student's recipe, without data and front end; use it with `tinyasc compress --student`"

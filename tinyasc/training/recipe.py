@@ -286,15 +286,19 @@ class Recipe(_Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, fast: bool = False) -> Recipe:
     """Reads a recipe from a file, or from those shipped with tinyasc.
+
+    A recipe may hold `fast`, a mapping from "part.key" to values for a quick training on two cores.
 
     Args:
         path: a YAML file, or a shipped recipe's name: "students/sepconv_ca" or "configs/students/sepconv_ca.yaml".
         overrides: "part.key=value", the value read as YAML: "training.lr=1e-3".
+        fast: take the recipe's fast values, and add "-fast" to its name; overrides still win.
 
     Raises:
-        InputError: no such file, not YAML, an unknown key (the nearest name is given), a value out of range.
+        InputError: no such file, not YAML, an unknown key (the nearest name is given), a value out of range, no fast
+            values.
     """
     where, text = _read(path)
     try:
@@ -306,6 +310,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ) from None
     if not isinstance(values, dict):
         raise InputError(f"{where}: a recipe is a YAML mapping with `name`, `model`, `training` and so on")
+    quick = values.pop("fast", None)
+    if fast:
+        if not isinstance(quick, dict) or not quick:
+            raise InputError(f"{where}: has no `fast` values; leave --fast out, or shorten it with --set")
+        for key, value in quick.items():
+            _override(values, f"{key}={json.dumps(value)}")
+        values["name"] = f"{values.get('name')}-fast"
     for override in overrides:
         _override(values, override)
     return check_recipe(values, where)
