@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "frontend": EDGE,
     "frontend_torch": EDGE | {"frontend"},
     "infer": EDGE | {"audio", "frontend"},
-    "augment": set(),
+    "augment": COMMON | {"audio"},
     "models": COMMON,
     "data": COMMON | {"audio", "frontend"},
     "evaluate": COMMON | {"audio", "frontend", "infer", "data"},

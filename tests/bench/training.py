@@ -29,6 +29,7 @@ from tinyasc.data import Split
 from tinyasc.evaluate import metrics
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
+from tinyasc.training.augmentation import gain_scale
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.features import Part, Prepared
 from tinyasc.training.fit import train_module
@@ -41,7 +42,7 @@ LEAST_RATIO, MOST_WAITING = 0.95, 0.05
 
 
 def random_part(clips: int, seed: int) -> Part:
-    features = np.random.default_rng(seed).standard_normal((clips, BANDS, FRAMES), dtype=np.float32)
+    features = np.random.default_rng(seed).standard_normal((clips, 1, BANDS, FRAMES), dtype=np.float32)
     return Part(features, np.arange(clips) % CLASSES)
 
 
@@ -63,8 +64,8 @@ def bare(recipe: Recipe, data: Prepared) -> dict[str, torch.Tensor]:
     """A plain loop; the module comes from `Classifier` for its augmentation alone."""
     assert not torch.are_deterministic_algorithms_enabled(), "a mode that the bare loop would pay for"
     settings = recipe.training
-    scale = torch.tensor(data.front_end.band_scale, dtype=torch.float32)
     steps = -(-CLIPS // settings.batch_size)
+    scale = gain_scale(data.front_end)
     shell = Classifier(model(recipe), recipe, n_classes=CLASSES, band_scale=scale, steps_per_epoch=steps)
     module = shell.module
     optimizer = torch.optim.AdamW(module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
@@ -85,7 +86,7 @@ def bare(recipe: Recipe, data: Prepared) -> dict[str, torch.Tensor]:
         for number, index in enumerate(np.array_split(order, steps)):
             seed = (settings.seed * 1_000_003 + epoch) * 1_000_003 + 2 * number
             torch.manual_seed(seed)
-            batch = {"features": features[index][:, None], "label": labels[index]}
+            batch = {"features": features[index], "label": labels[index]}
             x, target, _ = shell.augmented(batch, torch.Generator().manual_seed(seed + 1))
             optimizer.zero_grad()
             F.cross_entropy(module(x), target).backward()
@@ -93,7 +94,7 @@ def bare(recipe: Recipe, data: Prepared) -> dict[str, torch.Tensor]:
             rates.step()
         module.eval()
         with torch.inference_mode():
-            answers = torch.cat([module(x[:, None]).softmax(dim=1) for x in clean])
+            answers = torch.cat([module(x).softmax(dim=1) for x in clean])
         metrics.evaluate(answers.double().numpy(), data.validation.labels)
     return module.state_dict()
 

@@ -589,4 +589,5 @@ def test_train_list(empty):
 def test_data_check(folder):
     result = tinyasc("data", "check", "demo", "--root", "scenes")
     assert "demo (synthetic): 210 clips, 10 labels" in result.stdout
-    assert len(result.stdout.splitlines()) == 4
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:4]] == ["train", "validation", "test"]
+    assert "devices that only the test clips have: s4, s5, s6" in result.stdout

@@ -92,7 +92,9 @@ def as_process(monkeypatch):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_shares_make_up_the_batch_and_their_weighted_means_its_mean(as_process, world_size):
-    part = Part(np.arange(23, dtype=np.float32)[:, None, None] * np.ones((23, 2, 2), np.float32), np.arange(23))
+    part = Part(
+        np.arange(23, dtype=np.float32)[:, None, None, None] * np.ones((23, 1, 2, 2), np.float32), np.arange(23)
+    )
     whole = [batch["label"] for batch in loader(part, 8, seed=3)]
     shares = []
     for rank in range(world_size):

@@ -170,7 +170,7 @@ def test_a_final_run_learns_from_every_clip_and_reports_no_validation(tmp_path, 
     monkeypatch.setattr(Classifier, "validation_step", None)  # would fail
     run = Run(tmp_path)
     result = fit(recipe(training={"final": True, "select": "last", "epochs": 2}), run, DATA)
-    every = np.concatenate([DATA.train.features, DATA.validation.features]).sum(axis=(1, 2), dtype=float)
+    every = np.concatenate([DATA.train.features, DATA.validation.features]).sum(axis=(1, 2, 3), dtype=float)
     assert sorted(seen[:36]) == pytest.approx(sorted(every)) and len(seen) == 2 * 36
     assert sorted(seen[36:]) == pytest.approx(sorted(every))
     record = json.loads((run.path / "model.json").read_text())
@@ -195,7 +195,7 @@ def test_a_final_distillation_takes_the_teachers_answers_to_both_sets(tmp_path):
 
 def test_a_final_training_that_diverges_says_so(tmp_path):
     broken = DATA.__class__(
-        Part(np.full((24, BANDS, FRAMES), np.nan, np.float32), DATA.train.labels),
+        Part(np.full((24, 1, BANDS, FRAMES), np.nan, np.float32), DATA.train.labels),
         DATA.validation, DATA.labels, FRONT_END, DATA.split, True, DATA.identity,
     )  # fmt: skip
     with pytest.raises(InputError, match="training diverged in epoch 0: the loss is NaN"):

@@ -287,7 +287,7 @@ def test_the_fingerprint_follows_every_value_but_the_data_root():
 
 def test_a_key_that_a_later_version_adds_leaves_fingerprints_as_they_are():
     class LaterTraining(Training):
-        momentum: float = 0.9
+        sharpness: float = 0.9
 
     class Later(Recipe):
         training: LaterTraining = LaterTraining.model_validate({})
@@ -296,7 +296,7 @@ def test_a_key_that_a_later_version_adds_leaves_fingerprints_as_they_are():
     values = load_recipe("teachers/demo").model_dump()
     later = Later.model_validate(values)
     assert later.fingerprint() == Recipe.model_validate(values).fingerprint()
-    for change in ({"more": True}, {"training": values["training"] | {"momentum": 0.8}}):
+    for change in ({"more": True}, {"training": values["training"] | {"sharpness": 0.8}}):
         assert Later.model_validate(values | change).fingerprint() != later.fingerprint()
 
 

@@ -49,8 +49,8 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
     kept = trained.recipe.training.model_dump(include={"batch_size", "seed", "final"})
     training = Training(**kept, epochs=settings.epochs, lr=settings.lr, weight_decay=0.0, select="last")
     distill = Distill(temperature=settings.temperature, kd_lambda=1.0)
-    # The quantised graph has no submodules of the float model's names.
-    augment = trained.recipe.augment.model_copy(update={"mask_layers": ()})
+    # The quantised graph has no submodules of the float model's names, and takes whole clips alone.
+    augment = trained.recipe.augment.model_copy(update={"mask_layers": (), "crop_frames": 0})
     changes = {"training": training, "augment": augment, "distill": distill, "qat": settings}
     recipe = trained.recipe.model_copy(update=changes)
     state, _ = train_module(

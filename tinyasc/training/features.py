@@ -74,7 +74,8 @@ def open_data(data: Data) -> tuple[ClipTable, Split]:
     """
     root = data.root
     # A folder that was named may hold scenes of other sizes, from `tinyasc data demo`.
-    if data.name == "demo" and (root is None or not is_synthetic(Path(root))):
+    # A file is left to `load_table`, which says what is wrong with it.
+    if data.name == "demo" and (root is None or not (Path(root).is_file() or is_synthetic(Path(root)))):
         root = root or str(DEMO_ROOT)
         with progress("synthetic scenes") as report:
             write_scenes(Path(root), progress=report)
