@@ -1,4 +1,4 @@
-"""The nodes of an ONNX file of a quantised graph: every operator in float between DequantizeLinear and QuantizeLinear.
+"""The nodes of an ONNX file of a quantised graph: operators in float between DequantizeLinear and QuantizeLinear.
 
 int8 activations are stored as uint8 (128 added to values and zero points), weights as int8 per channel, biases as
 int32: the pair that onnxruntime has kernels for on most CPUs. int16 activations stay int16; no CPU kernel computes in
@@ -9,8 +9,8 @@ float32; from `tflite`, which rounds twice, they drift away by a step here and t
 even; the reference rounds them up, in average pools away from zero. Halves are rare but in means and average pools. A
 mean is therefore the reference's own product and shift, in 64-bit integers. An average pool adds plain integers, which
 float32 does exactly, and its output's scale is smaller by 2^-21: that tips every half away from zero and next to
-nothing else; it rounds the raw integers, so its zero point is the integer 0. At int8 the hard swish and the reciprocal root, whose recipes are coarser than float32's, are looked up
-in tables of 256 integers.
+nothing else; it rounds the raw integers, so its zero point is the integer 0. At int8 the hard swish and the reciprocal
+root, whose recipes are coarser than float32's, are looked up in tables of 256 integers.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ class QuantizedWriter(Writer):
         ):
             stage = f"{len(self.nodes)}.{kind.lower()}"
             at = self.node(kind, [at, self._shared(np.int64(number), "integer")], f"{stem}_{stage}", f"{name}.{stage}")
-        self.node("Cast", [at], f"{op.output}_q", f"{name}.narrow", to=helper.np_dtype_to_tensor_dtype(np.dtype(self.integers)))
+        stored = helper.np_dtype_to_tensor_dtype(np.dtype(self.integers))
+        self.node("Cast", [at], f"{op.output}_q", f"{name}.narrow", to=stored)
 
     def _parameters(self, name: str) -> tuple[np.float32, Any]:
         """Scale and zero point of an activation as stored; on raw integers the zero point is the integer 0."""

@@ -20,7 +20,6 @@ from tinyasc_export.graph import WEIGHTED, Graph
 from tinyasc_export.onnx import label_onnx, read_onnx_bundle, to_onnx
 from tinyasc_export.onnx_quantized import SIMULATED
 
-
 ZEROS = st.integers(-128, 127)
 AXES = st.sampled_from([(1,), (2,), (3,), (1, 2), (1, 2, 3)])
 
