@@ -73,6 +73,10 @@ def command(
 def _train(
     recipe: str | None, data_name: str | None, root: str | None, overrides: tuple[str, ...], folder: Path | None
 ) -> None:
+    for override in overrides:
+        part = override.partition("=")[0].partition(".")[0]
+        if part in ("qat", "calibration"):
+            raise InputError(f"--set {override}: {part} belongs to quantisation; give it to `tinyasc compress`")
     if recipe is None:
         _say(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
     loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides), data_name, root)
