@@ -98,7 +98,8 @@ def percentile_ranges(
         for name, values in reference.run_all(graph, features[start : start + batch_size]).items():
             low, high = ranges[name]
             if low < high:
-                bins = (values.ravel() - low) * (BINS / (high - low))
+                # In float64: a subnormal range has more steps to the unit than float32 can hold.
+                bins = (values.ravel().astype(np.float64) - low) * (BINS / (high - low))
                 counts[name] += np.bincount(np.clip(bins.astype(np.int64), 0, BINS - 1), minlength=BINS)
         if progress:
             progress(min(start + batch_size, len(features)), len(features))

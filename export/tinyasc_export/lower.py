@@ -27,13 +27,11 @@ Rewrite = Callable[[Graph], bool]
 MOST_MERGED_TAPS = 2  # times those of both branches
 
 
-def lower(graph: Graph, *, cut_dead: bool = True) -> tuple[Graph, np.ndarray, np.ndarray]:
+def lower(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
     """Applies every rewrite until none finds anything more.
 
     Args:
         graph: as captured, float; left as it is.
-        cut_dead: cut channels that no layer needs; False to count a network that has yet to be trained, whose gains may
-            begin at zero.
 
     Returns:
         The lowered graph, and the input's normalisation that was taken out of it: scale and offset per frequency band,
@@ -50,7 +48,7 @@ def lower(graph: Graph, *, cut_dead: bool = True) -> tuple[Graph, np.ndarray, np
         merge_parallel_depthwise,
         fuse_relu,
         merge_dense_chain,
-        *((remove_dead_channels,) if cut_dead else ()),
+        remove_dead_channels,
     )
     while any(rewrite(graph) for rewrite in passes):
         pass

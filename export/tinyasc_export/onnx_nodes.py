@@ -145,7 +145,7 @@ def _nchw(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values[i] for i in _TO_NCHW) if len(values) == 4 else tuple(values)
 
 
-def _axis(axis: int, rank: int) -> int:
+def axis_in_file(axis: int, rank: int) -> int:
     """The place of a graph axis in ONNX's order."""
     return _TO_NCHW.index(axis % rank) if rank == 4 else axis % rank
 
@@ -191,7 +191,7 @@ def _binary(writer: Writer, op: Op, name: str, output: str) -> str:
 
 
 def _concat(writer: Writer, op: Op, name: str, output: str) -> str:
-    axis = _axis(op.attrs["axis"], writer.rank(op.output))
+    axis = axis_in_file(op.attrs["axis"], writer.rank(op.output))
     return writer.node("Concat", _joined(writer, op, name), output, name, axis=axis)
 
 
@@ -214,7 +214,7 @@ def _joined(writer: Writer, op: Op, name: str) -> list[str]:
 
 def _mean(writer: Writer, op: Op, name: str, output: str) -> str:
     rank = writer.rank(op.inputs[0])
-    axes = writer.initializer(_int64(sorted(_axis(a, rank) for a in op.attrs["axes"])), f"{name}.axes")
+    axes = writer.initializer(_int64(sorted(axis_in_file(a, rank) for a in op.attrs["axes"])), f"{name}.axes")
     return writer.node("ReduceMean", [writer.value(op.inputs[0]), axes], output, name, keepdims=1)
 
 

@@ -1,4 +1,4 @@
-"""The nodes of an ONNX file of a quantised graph: every operator in float between DequantizeLinear and QuantizeLinear.
+"""The nodes of an ONNX file of a quantised graph: operators in float between DequantizeLinear and QuantizeLinear.
 
 int8 activations are stored as uint8 (128 added to values and zero points), weights as int8 per channel, biases as
 int32: the pair that onnxruntime has kernels for on most CPUs. int16 activations stay int16; no CPU kernel computes in
@@ -6,14 +6,16 @@ them, so a runtime *simulates* them in float32, and the file's doc string says s
 
 Every operator rounds once, so results follow the integer reference in its `single` rounding, up to the last bits of
 float32; from `tflite`, which rounds twice, they drift away by a step here and there. QuantizeLinear rounds halves to
-even, the reference away from zero. Halves are rare but in means and average pools. These add plain integers, which
-float32 does exactly, and their output's scale is smaller by 2^-21: that tips every half away from zero and next to
-nothing else. Average pools round the raw integers, so their zero point is the integer 0. At int8 the hard swish and the
-reciprocal root, whose recipes are coarser than float32's, are looked up in tables of 256 integers.
+even; the reference rounds them up, in average pools away from zero. Halves are rare but in means and average pools. A
+mean is therefore the reference's own product and shift, in 64-bit integers. An average pool adds plain integers, which
+float32 does exactly, and its output's scale is smaller by 2^-21: that tips every half away from zero and next to
+nothing else; it rounds the raw integers, so its zero point is the integer 0. At int8 the hard swish and the reciprocal
+root, whose recipes are coarser than float32's, are looked up in tables of 256 integers.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,8 @@ from onnx import TensorProto, helper
 
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
-from tinyasc_export.onnx_nodes import INPUT_NAME, OUTPUT_NAME, Writer
-from tinyasc_export.reference_int8 import KERNELS
+from tinyasc_export.onnx_nodes import INPUT_NAME, OUTPUT_NAME, Writer, axis_in_file
+from tinyasc_export.reference_int8 import KERNELS, mean_multiplier, zero
 from tinyasc_export.rounding import ROUNDINGS
 
 SIMULATED = "int16 activations, simulated on CPU: runtimes compute this graph in float32 between its rounding steps"
@@ -50,8 +52,8 @@ class QuantizedWriter(Writer):
         self.doc_string = SIMULATED if self.kind == "int16" else ""
         self._biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
         self._real: dict[tuple[str, str], str] = {}
-        # Of the operator that is being written: it adds plain integers, and those with their zero point in them.
-        self._plain, self._raw = False, False
+        # Of the operator that is being written: it adds the integers as they are, their zero point in them.
+        self._raw = False
         for t in graph.tensors.values():
             if t.scale is None or t.zero_point is None:
                 raise GraphError(f"tensor {t.name} is {t.dtype} without a scale; a quantised file wants one everywhere")
@@ -61,11 +63,11 @@ class QuantizedWriter(Writer):
 
     def value(self, name: str) -> str:
         """The dequantised values of an activation, by a node that its readers share."""
-        kind = "raw" if self._raw else "plain" if self._plain else "real"
+        kind = "raw" if self._raw else "real"
         key = (name, kind)
         if key not in self._real:
             scale, zero_point = self._parameters(name)
-            scale = np.float32(1) if self._plain else scale
+            scale = np.float32(1) if self._raw else scale
             self._real[key] = self._dequantize(f"{name}_q", scale, zero_point, f"{name}_{kind}")
         return self._real[key]
 
@@ -105,6 +107,8 @@ class QuantizedWriter(Writer):
         name, real = op.module or op.kind, f"{op.output}_computed"
         if op.kind in TABLES and self.kind == "int8":
             self._table(op, name)
+        elif op.kind == "mean":
+            self._mean(op, name)
         else:
             self._rounded(op, name, real)
         if op.output == self.graph.output:
@@ -113,10 +117,10 @@ class QuantizedWriter(Writer):
 
     def _rounded(self, op: Op, name: str, real: str) -> None:
         """An operator in float32, rounded to its output's steps."""
-        self._plain, self._raw = op.kind in ("mean", "average_pool"), op.kind == "average_pool"
+        self._raw = op.kind == "average_pool"
         self.emit(op, name, real)
-        self._quantize(real, op.output, name, unit=float(self._parameters(op.inputs[0])[0]) / TIP if self._plain else 1)
-        self._plain, self._raw = False, False
+        self._quantize(real, op.output, name, unit=float(self._parameters(op.inputs[0])[0]) / TIP if self._raw else 1)
+        self._raw = False
 
     def _table(self, op: Op, name: str) -> None:
         """An operator of one input as the integers that the reference gives for each of its 256."""
@@ -126,6 +130,33 @@ class QuantizedWriter(Writer):
         table = self.initializer((np.clip(answers, low, 127) + 128).astype(np.uint8), f"{name}.table")
         index = self.node("Cast", [f"{op.inputs[0]}_q"], f"{op.output}_index", f"{name}.index", to=TensorProto.INT32)
         self.node("Gather", [table, index], f"{op.output}_q", f"{name}.{op.kind}")
+
+    def _mean(self, op: Op, name: str) -> None:
+        """The reference's mean: floor(total * multiplier / 2^bits + 1/2) of the sum over the axes."""
+        x, y = (self.graph.tensors[n] for n in (op.inputs[0], op.output))
+        count = math.prod(x.shape[i] for i in op.attrs["axes"])
+        multiplier, shift = mean_multiplier(x, y, count)
+        bits = 31 - shift
+        # Div cuts towards zero, so what is divided is lifted above zero, by as many whole steps as that takes.
+        limits = np.iinfo(self.integers)
+        lift = -(-((limits.max - limits.min) * count * multiplier) >> bits)
+        stem, rank = f"{op.output}_mean", self.rank(op.inputs[0])
+        axes = self.initializer(np.array(sorted(axis_in_file(a, rank) for a in op.attrs["axes"])), f"{name}.axes")
+        at = self.node("Cast", [f"{op.inputs[0]}_q"], f"{stem}_wide", f"{name}.wide", to=TensorProto.INT64)
+        at = self.node("ReduceSum", [at, axes], f"{stem}_sum", f"{name}.sum", keepdims=1)
+        half_up = (1 << (bits - 1)) + (lift << bits) - (zero(x) + self.added) * count * multiplier
+        for kind, number in (
+            ("Mul", multiplier),
+            ("Add", half_up),
+            ("Div", 1 << bits),
+            ("Add", zero(y) + self.added - lift),
+            ("Max", limits.min),
+            ("Min", limits.max),
+        ):
+            stage = f"{len(self.nodes)}.{kind.lower()}"
+            at = self.node(kind, [at, self._shared(np.int64(number), "integer")], f"{stem}_{stage}", f"{name}.{stage}")
+        stored = helper.np_dtype_to_tensor_dtype(np.dtype(self.integers))
+        self.node("Cast", [at], f"{op.output}_q", f"{name}.narrow", to=stored)
 
     def _parameters(self, name: str) -> tuple[np.float32, Any]:
         """Scale and zero point of an activation as stored; on raw integers the zero point is the integer 0."""

@@ -113,15 +113,19 @@ def _mul(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Resca
     return rescale((inputs[0] - zero(a)) * (inputs[1] - zero(b)), multiplier, shift) + zero(y)
 
 
-def _mean(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
-    x, y = tensors
-    axes = tuple(sorted(op.attrs["axes"]))
-    count = int(np.prod([x.shape[i] for i in axes]))
-    total = (inputs[0] - zero(x)).sum(axis=axes, keepdims=True)
+def mean_multiplier(x: Tensor, y: Tensor, count: int) -> tuple[int, int]:
+    """Multiplier and shift that bring the sum of `count` values of `x` to their mean in steps of `y`."""
     multiplier, shift = rounding.quantize_multiplier(single(x) / single(y))
     # The division goes into the multiplier, which keeps its 31 bits by giving up powers of two.
     spare = min(count.bit_length() - 1, 32, 31 + shift)
-    return rescale(total, (multiplier << spare) // count, shift - spare) + zero(y)
+    return (multiplier << spare) // count, shift - spare
+
+
+def _mean(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:
+    x, y = tensors
+    axes = tuple(sorted(op.attrs["axes"]))
+    total = (inputs[0] - zero(x)).sum(axis=axes, keepdims=True)
+    return rescale(total, *mean_multiplier(x, y, math.prod(x.shape[i] for i in axes))) + zero(y)
 
 
 def _divide(total: np.ndarray, count: np.ndarray | int) -> np.ndarray:

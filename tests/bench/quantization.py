@@ -9,7 +9,9 @@ ROOT is ESC-50's folder. Everything lies under --runs (runs/quantization); kille
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
+import json
 from pathlib import Path
 
 import click
@@ -32,11 +34,13 @@ from tinyasc_export import reference
 from tinyasc_export.drift import quantize_input
 from tinyasc_export.graph import Graph
 from tinyasc_export.onnx import to_onnx
-from tinyasc_export.quantize import quantize_int16x8
+from tinyasc_export.quantize import INT16_HEADROOM, quantize_int16x8
 from tinyasc_export.tflite import to_tflite
 
 FOLDS = (1, 2, 3, 4, 5)
 PRECISIONS = ("int8", "int16x8")
+CALIBRATION = "mse"
+SETTINGS = "settings"
 ARENA_BYTES = 1 << 24
 
 
@@ -97,22 +101,48 @@ def quantize(root: str, seeds: int, runs: Path) -> None:
     for seed in range(seeds):
         for fold in FOLDS:
             run = Run(runs / f"fold{fold}-seed{seed}")
-            if not (run.path / "answers.npz").is_file():
+            if _kept_settings(run) != _settings():
                 _quantize(recipe(root, fold, seed), run)
             print(f"{run.path / 'answers.npz'}", flush=True)
 
 
+def _settings() -> str:
+    """What answers depend on beside the trained student; those of other settings are made anew."""
+    return json.dumps(
+        {
+            "tinyasc": importlib.metadata.version("tinyasc"),
+            "int16_headroom": INT16_HEADROOM,
+            "calibration": CALIBRATION,
+            "qat": [_qat(precision).model_dump() for precision in PRECISIONS],
+        }
+    )
+
+
+def _kept_settings(run: Run) -> str | None:
+    """The settings of the answers that are there; None where there are none, or of a version that kept no settings."""
+    file = run.path / "answers.npz"
+    if not file.is_file():
+        return None
+    with np.load(file, allow_pickle=False) as kept:
+        return str(kept[SETTINGS]) if SETTINGS in kept.files else None
+
+
+def _qat(precision: str) -> Qat:
+    return Qat.model_validate({"precision": precision})
+
+
 def _quantize(wanted: Recipe, run: Run) -> None:
     data, trained = prepared(wanted), run.load()
-    deployed = deploy(trained, data.train.features)
+    deployed = deploy(trained, data.train.features, CALIBRATION)
     x = _test_features(data, deployed)
     kept = {
+        SETTINGS: np.array(_settings()),
         "labels": class_indices(data.split.test, data.labels),
         "float32": np.concatenate([reference.run(deployed.float_graph, x[i : i + 8]) for i in range(0, len(x), 8)]),
     }
     after = {"int8": deployed.int8_graph, "int16x8": quantize_int16x8(deployed.float_graph, deployed.ranges)}
     for precision in PRECISIONS:
-        settings = Qat.model_validate({"precision": precision})
+        settings = _qat(precision)
         graphs = {"after": after[precision], "aware": quantization_aware(deployed, trained, settings, run, data)}
         for how, graph in graphs.items():
             answers, scale, zero_point = _reference(graph, x)
@@ -186,7 +216,7 @@ def table(seeds: int, runs: Path) -> None:
 
 def _out_of_fold(runs: Path, seed: int) -> dict[str, np.ndarray]:
     folds = [np.load(runs / f"fold{fold}-seed{seed}" / "answers.npz", allow_pickle=False) for fold in FOLDS]
-    return {name: np.concatenate([fold[name] for fold in folds]) for name in folds[0].files}
+    return {name: np.concatenate([fold[name] for fold in folds]) for name in folds[0].files if name != SETTINGS}
 
 
 def _figures(answers: dict[str, np.ndarray], name: str) -> tuple[float, ...]:

@@ -40,16 +40,19 @@ def trained(folder: Path, **model) -> Trained:
     return run.load()
 
 
-@pytest.fixture(scope="module")
-def student(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("student")
-    model = trained(folder, family="sepconv_ca", base_channels=8)
+def compressed(folder: Path, **options) -> Path:
+    model = trained(folder, family="sepconv_ca", base_channels=8, **options)
     rng = np.random.default_rng(0)
     features = rng.standard_normal((12, *FRONT_END.shape)).astype(np.float32)
     deployed = deploy(model, features)
     write_graphs(deployed, model, {"seed": 0}, folder)
     write_files(deployed, model, Part(features, rng.integers(0, 2, 12)), {"seed": 0}, folder, budget_bytes=1 << 20)
     return folder
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    return compressed(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,29 @@ def test_profile_of_a_file_says_its_own_precision(student):
         assert {r["rule"]: r["met"] for r in result["rules"]}["dcase2022-t1"] is met
     result = json.loads(invoke("profile", student, "--precision", "fp32", "--json").stdout)
     assert result["precision"] == "fp32"
+
+
+def test_profile_at_16_bits_of_a_run_that_trained_none(student, tmp_path):
+    """The graph is that of `export`, quantised from the float graph and its ranges."""
+    run = compressed(tmp_path, attention_activation="relu")
+    alone = json.loads(invoke("profile", run, "--precision", "int16x8", "--json").stdout)
+    assert alone["precision"] == "int16x8" and alone["totals"]["file_bytes"] is None
+    invoke("export", run, "--precision", "int16x8")
+    file = run / "model-int16x8.tflite"
+    assert load(file).card["quantization"]["qat_epochs"] == 0
+    for args in ((file,), (run, "--precision", "int16x8")):
+        result = json.loads(invoke("profile", *args, "--json").stdout)
+        assert result["totals"] == alone["totals"] | {"file_bytes": file.stat().st_size}
+    assert "hardswish" in invoke("profile", student, "--precision", "int16x8", code=2).stderr
+    file.write_bytes((student / "model-int8.tflite").read_bytes())
+    assert "was not written from" in invoke("profile", file, code=2).stderr
+
+
+@pytest.mark.parametrize(("precision", "width"), [("int8", 1), ("int16x8", 1), ("fp32", 4)])
+def test_parameters_are_as_wide_as_weights(tmp_path, precision, width):
+    run = compressed(tmp_path, attention_activation="relu")
+    totals = json.loads(invoke("profile", run, "--precision", precision, "--json").stdout)["totals"]
+    assert totals["parameters_x_width"] == width * totals["parameters"]
 
 
 def test_profile_with_drift(student, tau_root, tmp_path, monkeypatch):

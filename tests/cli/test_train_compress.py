@@ -274,7 +274,10 @@ def test_quantisation_aware_training_starts_from_the_trained_student(folder, stu
     assert after[str(run / "model.safetensors")] == before[str(student / "model.safetensors")]
     assert after[str(run / "model-int8.tflite")] != before[str(student / "model-int8.tflite")]
     assert after[str(run / "model-fp32.tflite")] == before[str(student / "model-fp32.tflite")]
-    assert load(run / "model-int8.tflite").card["quantization"]["qat_epochs"] == 2
+    how = load(run / "model-int8.tflite").card["quantization"]
+    assert how["qat_epochs"] == 2
+    expected = {"precision": "int8", "epochs": 2, "lr": 1e-4, "freeze_epochs": 1, "temperature": 2.0}
+    assert how["qat"] == expected and "qat" not in load(student / "model-int8.tflite").card["quantization"]
     tinyasc("compress", *options)
     assert tree(run)[str(run / "model-int8.tflite")] == after[str(run / "model-int8.tflite")]
 
@@ -579,6 +582,22 @@ def test_bad_recipes(empty, text, words):
 )
 def test_bad_values(folder, tmp_path, override, words):
     assert words in tinyasc("train", "teacher.yaml", "--set", override, "--run", tmp_path / "r", code=2).line
+
+
+@pytest.mark.parametrize("override", ["qat.epochs=3", "calibration=minmax", "qat={epochs: 3}"])
+def test_train_refuses_settings_of_compress(folder, override):
+    before = tree(folder)
+    line = tinyasc("train", "teacher.yaml", "--set", override, code=2).line
+    assert f"--set {override}" in line and "tinyasc compress" in line
+    assert tree(folder) == before
+
+
+def test_train_takes_a_recipe_that_carries_them(folder, tmp_path):
+    """As those of runs do, and a student's that is trained without a teacher."""
+    both = TEACHER | {"qat": {"epochs": 3}, "calibration": "minmax"}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(both))
+    result = tinyasc("train", tmp_path / "both.yaml")
+    assert "finished before" in result.stderr
 
 
 def test_train_list(empty):

@@ -160,8 +160,32 @@ def test_gains_that_begin_at_zero_count_as_those_that_will_be_trained(monkeypatc
                 torch.nn.init.zeros_(part.weight)
         return module
 
-    module = silent("sepconv_ca", n_classes=CLASSES, n_mels=FRONT_END.n_mels, base_channels=24).eval()
-    captured = capture(module, (1, 1, FRONT_END.n_mels, FRONT_END.n_frames()))
-    assert count(lower(captured)[0]).parameters < 0.5 * count(lower(captured, cut_dead=False)[0]).parameters
+    module = silent("sepconv_ca", n_classes=CLASSES, n_mels=FRONT_END.n_mels, base_channels=expected.width).eval()
+    untrained, _, _ = lower(capture(module, (1, 1, FRONT_END.n_mels, FRONT_END.n_frames())))
+    assert solver.int8_bytes(untrained) < 0.6 * expected.parameter_bytes
     monkeypatch.setattr(solver, "build", silent)
     assert solve(recipe, FRONT_END, CLASSES, budget) == expected
+
+
+def test_biases_that_begin_at_zero_count_as_those_that_will_be_trained(monkeypatch):
+    """A product over channels before a padded convolution becomes one with it only while its bias is zero."""
+
+    def chain(*_, bias=0.0, **__):
+        module = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3),
+            torch.nn.Conv2d(4, 32, 1),
+            torch.nn.Conv2d(32, 4, 3, padding=1),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(4, CLASSES),
+        )
+        torch.nn.init.constant_(module[1].bias, bias)  # pyright: ignore[reportArgumentType]
+        return module.eval()
+
+    def size(module):
+        return solver.int8_bytes(lower(capture(module, (1, 1, FRONT_END.n_mels, FRONT_END.n_frames())))[0])
+
+    assert size(chain()) < size(chain(bias=0.1))
+    monkeypatch.setattr(solver, "build", chain)
+    plan = solve(student(), FRONT_END, CLASSES, Budget("1MB", 2**20))
+    assert plan.parameter_bytes == size(chain(bias=0.1))

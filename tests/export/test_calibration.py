@@ -91,6 +91,19 @@ def test_a_hundred_is_the_true_range_and_one_value_has_no_other():
         assert percentile_ranges(graph(), still, calibrate(graph(), still))["x"] == (value, value)
 
 
+def test_a_subnormal_range_is_counted_as_any_other():
+    values = np.random.default_rng(0).uniform(-1e-40, 1e-40, (2, 16, 32, 1)).astype(np.float32)
+    assert values.any() and np.abs(values).max() < np.finfo(np.float32).tiny
+    g = graph()
+    ranges = calibrate(g, values)
+    with np.errstate(all="raise", under="ignore"):
+        low, high = percentile_ranges(g, values, ranges, percentile=90)["x"]
+    step = (ranges["x"][1] - ranges["x"][0]) / BINS
+    exact = values.astype(np.float64)
+    assert low == pytest.approx(np.percentile(exact, 10, method="lower"), abs=1.01 * step)
+    assert high == pytest.approx(np.percentile(exact, 90, method="higher"), abs=1.01 * step)
+
+
 # Methods by name -----------------------------------------------------------------------------------------------------
 
 

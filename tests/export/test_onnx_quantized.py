@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from graphs import BUNDLE, KINDS, Net, nets, quantize_by_hand, quantize_features, small_student
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from runtimes import run_onnx
 from students import s4
 
@@ -18,6 +19,9 @@ from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import WEIGHTED, Graph
 from tinyasc_export.onnx import label_onnx, read_onnx_bundle, to_onnx
 from tinyasc_export.onnx_quantized import SIMULATED
+
+ZEROS = st.integers(-128, 127)
+AXES = st.sampled_from([(1,), (2,), (3,), (1, 2), (1, 2, 3)])
 
 
 def run_plain(data: bytes, x: np.ndarray, outputs: list[str] | None = None) -> list[np.ndarray]:
@@ -69,6 +73,45 @@ def test_average_pools_round_halves_as_the_reference_does(padding):
     np.testing.assert_array_equal(answer, reference.run(graph, x))
 
 
+def with_integers(graph: Graph, kind: str) -> Graph:
+    """A graph of one operator of one input, of which the input's scale and zero point are its output's too."""
+    given, got = graph.tensors[graph.input], graph.tensors[graph.output]
+    for t in (given, got):
+        t.dtype = kind
+        t.zero_point = np.zeros(1, np.int64) if kind == "int16" else t.zero_point
+    got.scale, got.zero_point = given.scale.copy(), given.zero_point.copy()
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2), (5, 4), (32, 24)], ids=str)
+def test_means_round_halves_as_the_single_rounding_does(shape, kind):
+    """At one scale for input and output, where every even count has halves, negative ones too."""
+    net = Net((1, *shape, 64))
+    net.op("mean", ["x"], axes=(1, 2))
+    graph = with_integers(quantize_by_hand(net.graph, net.features(8)), kind)
+    limits, rng = np.iinfo(kind), np.random.default_rng(0)
+    x = rng.integers(limits.min, limits.max + 1, (60, *shape, 64)).astype(kind)
+    twice = 2 * (x.astype(int) - graph.tensors["x"].zero_point[0]).sum(axis=(1, 2)) / np.prod(shape)
+    assert ((twice % 2 == 1) & (twice < 0)).any()
+    answer = integers(graph, run_plain(to_onnx(graph), real(graph, "x", x))[0])
+    np.testing.assert_array_equal(answer, reference.run(graph, x, "single"))
+
+
+@given(scales=st.tuples(st.floats(1e-4, 1.0), st.floats(1e-4, 1.0)), zeros=st.tuples(ZEROS, ZEROS), axes=AXES)
+@settings(max_examples=40, deadline=None, database=None)
+def test_means_equal_the_single_rounding_at_all_scales(scales, zeros, axes):
+    net = Net((1, 6, 7, 5))
+    net.op("mean", ["x"], axes=axes)
+    graph = quantize_by_hand(net.graph, net.features(8))
+    for name, scale, zero_point in zip(("x", graph.output), scales, zeros, strict=True):
+        graph.tensors[name].scale = np.array([np.float32(scale)], np.float64)
+        graph.tensors[name].zero_point = np.array([zero_point])
+    x = np.random.default_rng(0).integers(-128, 128, (6, 6, 7, 5)).astype(np.int8)
+    answer = integers(graph, run_plain(to_onnx(graph), real(graph, "x", x))[0])
+    np.testing.assert_array_equal(answer, reference.run(graph, x, "single"))
+
+
 def test_the_file_of_a_student():
     _, graph, _ = s4()
     data = to_onnx(graph, BUNDLE)
@@ -80,7 +123,7 @@ def test_the_file_of_a_student():
     assert {types[n] for n in weights} == {onnx.TensorProto.INT8}
     assert {types[n] for n in biases} == {onnx.TensorProto.INT32}
     of = {n.op_type for n in model.graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear", "Conv", "Gemm", "ReduceMean"} <= of and "QLinearConv" not in of
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv", "Gemm", "ReduceSum"} <= of and "QLinearConv" not in of
     first = next(n for n in model.graph.node if n.op_type == "Conv")
     axes = [a.i for n in model.graph.node if n.output[0] == first.input[1] for a in n.attribute if a.name == "axis"]
     assert axes == [0]

@@ -27,7 +27,7 @@ WIDTH = 150
 @click.argument("model", metavar="[RUN | FILE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--precision",
-    type=click.Choice(["int8", "fp32"]),
+    type=click.Choice(["int8", "int16x8", "fp32"]),
     default="int8",
     show_default=True,
     help="Which of a run's graphs; a file says its own.",

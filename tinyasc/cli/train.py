@@ -81,6 +81,10 @@ def _train(
     folder: Path | None,
     fast: bool,
 ) -> None:
+    for override in overrides:
+        part = override.partition("=")[0].partition(".")[0]
+        if part in ("qat", "calibration"):
+            raise InputError(f"--set {override}: {part} belongs to quantisation; give it to `tinyasc compress`")
     if recipe is None:
         _say(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
     loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides, fast=fast), data_name, root)

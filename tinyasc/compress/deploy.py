@@ -113,7 +113,8 @@ def write_files(
     """Writes model-fp32.tflite, model-fp32.onnx, model-int8.tflite and, where it was trained, model-int16x8.tflite, and
     reads each again in its runtime.
 
-    An int8 model over its budget is written as model-int8-over-budget.tflite.
+    An int8 model over its budget is written as model-int8-over-budget.tflite. Those of these names that are not written
+    are removed.
 
     Args:
         deployed: the graphs.
@@ -159,6 +160,9 @@ def write_files(
         if not np.array_equal(run_file(_open(path), features[:8]), answers[:8]):
             raise TinyascError(f"{path}: answers otherwise than when it was measured; please report this")
         written.append(Written(path, precision, count(graph, len(data)), scores))
+    # A file of an earlier compression in this folder with other settings would be taken for one of these.
+    for name in {"model-int8.tflite", OVER_BUDGET, "model-int16x8.tflite"} - {w.path.name for w in written}:
+        (folder / name).unlink(missing_ok=True)
     return written
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from tinyasc.compress.deploy import GRAPH_FILE, OVER_BUDGET
-from tinyasc.compress.stored import Stored, has_graphs, read_graph, read_ranges
+from tinyasc.compress.deploy import OVER_BUDGET
+from tinyasc.compress.stored import has_graphs, read_graph
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.models import FAMILIES
 from tinyasc.training.count import parameters_and_macs
@@ -23,7 +23,6 @@ from tinyasc_export.graph import Graph
 from tinyasc_export.lower import cast, lower
 from tinyasc_export.onnx import INPUT_NAME, OUTPUT_NAME, label_onnx, to_onnx
 from tinyasc_export.onnx_quantized import SIMULATED
-from tinyasc_export.quantize import quantize_int16x8
 from tinyasc_export.tflite import to_tflite
 
 FORMATS = ("tflite", "onnx")
@@ -48,23 +47,14 @@ def export(target: Path, to: str, precision: str) -> tuple[bytes, Path]:
     over = "-over-budget" if precision == "int8" and (folder / OVER_BUDGET).is_file() else ""
     name = folder / f"model-{precision}{over}.{to}"
     if has_graphs(folder):
-        return _written(*_graph(folder, precision), to, precision), name
+        stored = read_graph(folder, "fp32" if precision == "fp16" else precision)
+        return _written(stored.graph, stored.bundle, to, precision), name
     trained = Run(folder).load()
     if not FAMILIES[trained.recipe.family].capturable:
         return _by_torch(trained, to, precision), name
     if precision not in ("fp32", "fp16"):
         raise InputError(f"{folder}: a training run holds no {precision} graph; run `tinyasc compress` on it first")
     return _written(*_captured(trained), to, precision), name
-
-
-def _graph(folder: Path, precision: str) -> tuple[Graph, Bundle]:
-    trained = precision == "int16x8" and (folder / GRAPH_FILE.format("int16x8")).is_file()
-    stored: Stored = read_graph(folder, precision if precision == "int8" or trained else "fp32")
-    if precision != "int16x8" or trained:
-        return stored.graph, stored.bundle
-    how = {"quantization": {"how": "per-channel weights, true ranges on training clips", "qat_epochs": 0}}
-    bundle = replace(stored.bundle, card=stored.bundle.card | how)
-    return quantize_int16x8(stored.graph, read_ranges(folder)), bundle
 
 
 def _captured(trained: Trained) -> tuple[Graph, Bundle]:

@@ -182,6 +182,7 @@ def _card(
                 "how": f"per-channel weights, {ranges} on training clips",
                 "qat_epochs": qat.epochs if qat and qat.precision == precision else 0,
             }
+            | ({"qat": qat.model_dump()} if qat and qat.precision == precision else {})
             for precision, ranges in (("int8", METHODS[calibration].about), ("int16x8", METHODS["minmax"].about))
         },
     }

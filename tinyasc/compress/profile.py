@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyasc.compress.rules import judge, shipped_rules
+from tinyasc.compress.rules import judge, shipped_rules, weight_types
 from tinyasc.compress.stored import Stored, read_graph
 from tinyasc.compress.torchinfo_count import fused_count
 from tinyasc.data.cache import load_features
@@ -35,7 +35,7 @@ def profile(stored: Stored) -> dict[str, Any]:
     totals: dict[str, Any] = {
         "parameters": counts.parameters,
         "parameter_bytes": counts.parameter_bytes,
-        "parameters_x_width": counts.parameters * np.dtype(graph.tensors[graph.input].dtype).itemsize,
+        "parameters_x_width": counts.parameters * max(np.dtype(t).itemsize for t in weight_types(graph)),
         "quantization_bytes": counts.quantization_bytes,
         "file_bytes": counts.file_bytes,
         "macs": counts.macs,

@@ -6,6 +6,9 @@ lose nothing by rounding, so the float32 file stays what the integer file is hel
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
 import lightning as L
 import numpy as np
 import torch
@@ -13,6 +16,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from tinyasc.compress.deploy import Deployed
+from tinyasc.errors import GraphError, InputError
+from tinyasc.training.classifier import DivergedError
 from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
 from tinyasc.training.recipe import Distill, Qat, Training
@@ -37,7 +42,7 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
         data: features as the student was trained on.
 
     Raises:
-        GraphError: an operator that int16x8 lacks.
+        InputError: an operator that int16x8 lacks, or a training that diverged.
     """
     torch.manual_seed(trained.recipe.training.seed)
     wide = settings.precision == "int16x8"
@@ -51,21 +56,36 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
     distill = Distill(temperature=settings.temperature, kd_lambda=1.0)
     # The quantised graph has no submodules of the float model's names, and takes whole clips alone.
     augment = trained.recipe.augment.model_copy(update={"mask_layers": (), "crop_frames": 0})
-    changes = {"training": training, "augment": augment, "distill": distill, "qat": settings}
-    recipe = trained.recipe.model_copy(update=changes)
-    state, _ = train_module(
-        module,
-        recipe,
-        Run(run.path / settings.folder()),
-        data,
-        reference=trained.module,
-        title=f"quantisation-aware {settings.precision}",
-        callbacks=[_Ranging(module.quantized, deployed.calibration, settings, method)],
-    )
-    # Ranges are part of the state, so what was trained with is what is exported.
-    module.load_state_dict(state)
-    quantize = quantize_int16x8 if wide else quantize_int8
-    return quantize(quantized.trained_graph(), quantized.ranges())
+    recipe = trained.recipe.model_copy(update={"training": training, "augment": augment, "distill": distill})
+    folder = run.path / settings.folder(method)
+    try:
+        state, _ = train_module(
+            module,
+            recipe,
+            Run(folder),
+            data,
+            reference=copy.deepcopy(trained.module),
+            title=f"quantisation-aware {settings.precision}",
+            callbacks=[_Ranging(module.quantized, deployed.calibration, settings, method)],
+        )
+        _check_finite(state)
+        # Ranges are part of the state, so what was trained with is what is exported.
+        module.load_state_dict(state)
+        quantize = quantize_int16x8 if wide else quantize_int8
+        graph = quantize(quantized.trained_graph(), quantized.ranges())
+        # As files store them.
+        _check_finite({name: torch.tensor(t.scale, dtype=torch.float32) for name, t in graph.tensors.items()})
+    except DivergedError as error:
+        raise InputError(
+            f"{folder}: quantisation-aware training diverged; lower qat.lr (it is {settings.lr:g})"
+        ) from error
+    return graph
+
+
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    for name, values in state.items():
+        if not values.isfinite().all():
+            raise DivergedError(f"{name} is not finite")
 
 
 class _OnFeatures(nn.Module):
@@ -91,11 +111,16 @@ class _Ranging(Callback):
         self.module, self.features, self.settings, self.method = module, features, settings, method
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _check_finite(self.module.state_dict())
         measured = self.settings.epochs - self.settings.freeze_epochs
         if trainer.current_epoch < measured:
             kept = trainer.current_epoch == measured - 1
             features = self.features if kept else self.features[::RANGING_STEP]
-            self.module.set_ranges(activation_ranges(self.method, self.module.trained_graph(), features))
+            try:
+                ranges = activation_ranges(self.method, self.module.trained_graph(), features)
+            except GraphError as error:  # an activation is not finite, though all weights are
+                raise DivergedError(str(error)) from error
+            self.module.set_ranges(ranges)
         else:
             # After a resume the checkpoint's ranges are there, but not yet their scales.
             self.module.set_ranges(self.module.ranges())

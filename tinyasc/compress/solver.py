@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import nn
 
 from tinyasc.compress.budget import Budget
 from tinyasc.errors import InputError
@@ -58,7 +59,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
         channels = front_end.channels
         module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, in_channels=channels, **options)
         check_input(module, recipe.family, shape=front_end.shape)
-        graph, _, _ = lower(capture(module, (1, *front_end.shape)), cut_dead=False)
+        graph, _, _ = lower(capture(_as_if_trained(module), (1, *front_end.shape)))
         if recipe.qat is not None and recipe.qat.precision == "int16x8":
             check_int16_operators(graph)  # now, and not after hours of training
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))
@@ -78,6 +79,18 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
         middle = math.ceil((low + high) / 2)
         low, high = (middle, high) if cost(middle).parameter_bytes <= budget.bytes else (low, middle - 1)
     return cost(low)
+
+
+def _as_if_trained(module: nn.Module) -> nn.Module:
+    """Moves all that is learnt off the zeros and ones where it begins, which lowering would spare and training changes.
+
+    A gain of zero is a dead channel, a bias of zero passes zero padding; after training neither is there any more.
+    """
+    with torch.no_grad():
+        for values in (*module.parameters(), *module.buffers()):
+            if values.is_floating_point():
+                values.add_(0.1 * torch.rand_like(values))
+    return module
 
 
 def int8_bytes(graph: Graph) -> int:

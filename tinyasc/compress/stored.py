@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyasc.compress.deploy import GRAPH_FILE, RANGES_FILE
@@ -12,7 +12,7 @@ from tinyasc.frontend import FrontEnd
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.graph import Graph
 from tinyasc_export.graphfile import load_graph
-from tinyasc_export.quantize import Ranges
+from tinyasc_export.quantize import Ranges, quantize_int16x8
 from tinyasc_export.tflite import to_tflite
 from tinyasc_export.tflite_metadata import read_tflite_bundle
 
@@ -67,13 +67,15 @@ def open_stored(target: Path, precision: str = "int8") -> Stored:
 
 
 def read_graph(folder: Path, precision: str) -> Stored:
-    """One graph of a run folder.
+    """One graph of a run folder; int16x8, where it was not trained, from the float graph and its ranges.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: the folder holds none, or an operator that int16x8 lacks.
         ModelFileError: it is damaged.
     """
     path = folder / GRAPH_FILE.format(precision)
+    if precision == "int16x8" and not path.is_file():
+        return _in_16_bits(read_graph(folder, "fp32"))
     try:
         data = path.read_bytes()
     except OSError:
@@ -84,6 +86,13 @@ def read_graph(folder: Path, precision: str) -> Stored:
     if bundle is None:
         raise ModelFileError(f"{path}: holds no labels and no front end; compress again")
     return Stored(path, precision, graph, bundle, None)
+
+
+def _in_16_bits(stored: Stored) -> Stored:
+    how = {"quantization": {"how": "per-channel weights, true ranges on training clips", "qat_epochs": 0}}
+    bundle = replace(stored.bundle, card=stored.bundle.card | how)
+    graph = quantize_int16x8(stored.graph, read_ranges(stored.path.parent))
+    return replace(stored, precision="int16x8", graph=graph, bundle=bundle)
 
 
 def read_ranges(folder: Path) -> Ranges:

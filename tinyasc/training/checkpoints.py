@@ -25,6 +25,12 @@ from tinyasc.training.classifier import Classifier
 DAMAGED = (RuntimeError, KeyError, EOFError, TypeError, OSError, pickle.UnpicklingError)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says in one line, with its kind where that is not in words."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if any(c.isalpha() for c in line) else f"{type(error).__name__} {line}".strip()
+
+
 class WholeFiles(TorchCheckpointIO):
     """Checkpoints under a temporary name beside the old one; Lightning's own way crosses from /tmp, which copies.
 

@@ -23,6 +23,10 @@ from tinyasc.training.schedule import schedule
 Batch = dict[str, Tensor]
 
 
+class DivergedError(InputError):
+    """Weights or answers are not finite: the learning rate was too high."""
+
+
 class Classifier(L.LightningModule):
     """Trains a model by a recipe.
 
@@ -37,7 +41,7 @@ class Classifier(L.LightningModule):
         steps_per_epoch: for the learning rate schedule.
         front_end: for recipes that augment waveforms.
         reference: a frozen module whose answers to the same augmented batch are the distillation targets, in place of
-            a teacher's stored ones. No part of the state.
+            a teacher's stored ones. No part of the state, but moved to the device of training with it.
     """
 
     def __init__(
@@ -74,6 +78,11 @@ class Classifier(L.LightningModule):
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Moves the reference, which is no submodule, to where the module is."""
+        for reference in self._reference:
+            reference.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         """Frozen batch norms normalise as in evaluation."""
         if self.recipe.training.freeze_norm:
@@ -94,7 +103,7 @@ class Classifier(L.LightningModule):
         for reference in self._reference:
             assert self.recipe.distill is not None
             with torch.no_grad():
-                teacher = (reference.to(x.device)(x) / self.recipe.distill.temperature).softmax(dim=1)
+                teacher = (reference(x) / self.recipe.distill.temperature).softmax(dim=1)
         bands, frames = x.shape[2:]
         with masks_inside(self.module, self.recipe.augment, generator, bands=bands, frames=frames):
             logits = self.module(x)
@@ -159,7 +168,7 @@ class Classifier(L.LightningModule):
 
     def _check_finite(self, finite: bool | np.bool_, what: str) -> None:
         if not finite:
-            raise InputError(
+            raise DivergedError(
                 f"training diverged in epoch {self.current_epoch}: {what}; "
                 f"lower training.lr (it is {self.recipe.training.lr:g})"
             )

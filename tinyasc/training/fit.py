@@ -20,7 +20,7 @@ from torch import nn
 from tinyasc.errors import InputError
 from tinyasc.models import build, check_input
 from tinyasc.training.augmentation import gain_scale
-from tinyasc.training.checkpoints import DAMAGED, Keeper, WholeFiles, load_weights
+from tinyasc.training.checkpoints import DAMAGED, Keeper, WholeFiles, first_line, load_weights
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.distributed import barrier, processes_here, rank, world_size
 from tinyasc.training.features import Prepared, loader
@@ -165,8 +165,9 @@ def train_module(
         except DAMAGED as error:
             if resume is None or trainer.global_step:
                 raise
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{resume}: cannot resume from it ({line}); delete it to start again") from error
+            raise InputError(
+                f"{resume}: cannot resume from it ({first_line(error)}); delete it to start again"
+            ) from error
         except SystemExit:
             # Lightning turns Ctrl-C into an exit without a word, and leaves the signal ignored.
             if not trainer.interrupted:
@@ -176,8 +177,7 @@ def train_module(
     try:
         weights, epoch = load_weights(chosen)
     except DAMAGED as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{chosen}: cannot be read ({line}); delete {run.path} and train again") from None
+        raise InputError(f"{chosen}: cannot be read ({first_line(error)}); delete {run.path} and train again") from None
     measured = next((line for line in lines(journal_file) if line["epoch"] == epoch), None)
     if measured is None:
         raise InputError(f"{journal_file}: its line of epoch {epoch} is lost; delete {run.path}, train again")

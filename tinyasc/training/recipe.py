@@ -225,13 +225,14 @@ class Qat(_Part):
 
     precision: Literal["int8", "int16x8"] = "int8"
     epochs: int = Field(10, gt=0)
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, le=1)  # AdamW moves every weight by about that much per batch
     freeze_epochs: int = Field(2, ge=0)
     temperature: float = Field(2.0, gt=0)
 
-    def folder(self) -> str:
-        """The name of the folder of one such training."""
-        return f"qat-{self.precision}-{self.epochs}-{self.lr:g}-{self.freeze_epochs}-{self.temperature:g}"
+    def folder(self, calibration: str) -> str:
+        """The name of the folder of one such training, which measures ranges by the method `calibration`."""
+        how = f"{self.precision}-{calibration}"
+        return f"qat-{how}-{self.epochs}-{self.lr:g}-{self.freeze_epochs}-{self.temperature:g}"
 
 
 class Recipe(_Part):

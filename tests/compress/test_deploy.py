@@ -1,0 +1,35 @@
+"""What one compression leaves of an earlier one in the same folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tiny_training import DATA, recipe
+
+from tinyasc.compress.deploy import OVER_BUDGET, deploy, write_files, write_graphs
+from tinyasc.training.fit import fit
+from tinyasc.training.run import Run
+from tinyasc_export.quantize import quantize_int16x8
+
+ALWAYS = {"model-fp32.tflite", "model-fp32.onnx"}
+
+
+def test_files_of_other_settings_go(tmp_path):
+    trained = fit(recipe(model={"attention_activation": "relu"}, training={"epochs": 1}), Run(tmp_path / "run"), DATA)
+    deployed = deploy(trained, DATA.train.features)
+    wide = replace(deployed, int16x8_graph=quantize_int16x8(deployed.float_graph, deployed.ranges))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "model-int8.onnx").write_text("of an export")
+
+    def left(deployed, budget):
+        write_graphs(deployed, trained, {}, folder)
+        write_files(deployed, trained, DATA.validation, {}, folder, budget)
+        assert (folder / "graph-int16x8.npz").is_file() is (deployed.int16x8_graph is not None)
+        return {p.name for p in folder.glob("model-*")} - {"model-int8.onnx"}
+
+    assert left(wide, 1 << 20) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
+    assert left(deployed, 1 << 20) == ALWAYS | {"model-int8.tflite"}
+    assert left(deployed, 1) == ALWAYS | {OVER_BUDGET}
+    assert left(wide, 1 << 20) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
+    assert (folder / "model-int8.onnx").is_file()
