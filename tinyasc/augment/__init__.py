@@ -11,7 +11,7 @@ its input. `tinyasc.training.augmentation` chains them as a recipe says.
 from tinyasc.augment.between_class import between_class
 from tinyasc.augment.crop import crop_samples, crop_time
 from tinyasc.augment.gain import gain, gain_samples
-from tinyasc.augment.hidden import check_layers, hidden_masks
+from tinyasc.augment.hidden import hidden_masks
 from tinyasc.augment.impulse_response import impulse_response, load_bank
 from tinyasc.augment.mask import mask_frequency, mask_time
 from tinyasc.augment.mixstyle import freq_mixstyle
@@ -25,7 +25,6 @@ __all__ = [
     "Mix",
     "add_noise",
     "between_class",
-    "check_layers",
     "crop_samples",
     "crop_time",
     "freq_mixstyle",

@@ -17,7 +17,7 @@ import torch.utils.deterministic
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from tinyasc.augment import check_layers
+from tinyasc.augment.hidden import check_layers
 from tinyasc.errors import InputError
 from tinyasc.models import build, check_input
 from tinyasc.training.augmentation import gain_scale
