@@ -7,6 +7,7 @@ from matplotlib.image import imread
 
 from tinyasc.cli.main import cli
 from tinyasc.data import Clip
+from tinyasc.data.scenes import write_scenes
 from tinyasc.frontend import FrontEnd, fit_length, log_mel
 from tinyasc.training import pictures
 from tinyasc.training.recipe import Augment
@@ -88,6 +89,14 @@ def test_the_data_sets_clips_are_taken_by_default(clips, tau_root):
     assert "bus-lyon" in result.stdout and "1 transforms" in result.stdout
 
 
+def test_a_data_set_that_is_named_without_its_folder_gives_what_a_clip_is_mixed_with(clips):
+    write_scenes(clips / "demo-scenes", clips_per_scene=12, seconds=0.5)
+    name = write_recipe(clips, mixup_alpha=0.3)
+    assert "give a second CLIP" in invoke("low.wav", "--recipe", name).stderr
+    result = invoke("low.wav", "--data", "demo", "--recipe", name)
+    assert "low.wav and 1 transforms of it" in result.stdout and "left out" not in result.stderr
+
+
 def test_stereo_and_power_are_drawn_without_what_they_cannot_take(clips, rng):
     for name in ("left", "right"):
         soundfile.write(clips / f"{name}.wav", 0.1 * rng.standard_normal((RATE, 2)), RATE)
@@ -107,6 +116,8 @@ def test_stereo_and_power_are_drawn_without_what_they_cannot_take(clips, rng):
         (("gone.wav",), "gone.wav: no such file"),
         (("low.wav", "--out", "x.txt"), "x.txt: pictures are written as .png, .svg or .pdf"),
         (("low.wav", "--dirs", "nowhere"), "nowhere: no such folder or list of impulse responses"),
+        (("low.wav", "--root", "."), "--root .: the folder of which data set? name it with --data"),
+        (("low.wav", "--data", "tau2020"), "data set tau2020: where is it? name its folder with --root"),
         (("low.wav", "--set", "augment.roll=true"), "name one with --recipe"),
     ],
 )

@@ -20,11 +20,13 @@ from click.testing import CliRunner
 from runtimes import run_litert, run_onnx, run_tflm
 
 from tinyasc.audio import read_audio
+from tinyasc.cli import measuring
 from tinyasc.cli.main import cli
 from tinyasc.compress import pipeline
 from tinyasc.compress.solver import Plan
 from tinyasc.data import load_table, split_table
 from tinyasc.data.scenes import SCENES, write_scenes
+from tinyasc.evaluate.clips import measure
 from tinyasc.frontend import features
 from tinyasc.infer.backends.litert_backend import quantize
 from tinyasc.infer.runner import load
@@ -349,7 +351,7 @@ def test_a_killed_compress_resumes_to_the_same_bytes(folder, tmp_path):
     assert not [p for p in killed.rglob(".*") if p.name != ".lock"]
 
 
-def test_final_runs_say_that_nothing_was_held_out_to_validate(folder, tmp_path):
+def test_final_runs_say_that_nothing_was_held_out_to_validate(folder, tmp_path, monkeypatch):
     final = [part for one in ("final=true", "select=last", "epochs=2") for part in ("--set", f"training.{one}")]
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     trained = tinyasc("train", "teacher.yaml", "--run", teacher, *final)
@@ -365,7 +367,11 @@ def test_final_runs_say_that_nothing_was_held_out_to_validate(folder, tmp_path):
     for run in (teacher, student):
         line = tinyasc("evaluate", run, "--split", "validation", code=2).line
         assert "was trained on the validation clips too" in line
+    heard = []
+    monkeypatch.setattr(measuring, "measure", lambda *a, **k: heard.append(k["heard"]) or measure(*a, **k))
     assert "Test, " in tinyasc("evaluate", teacher).stdout
+    tinyasc("evaluate", student / FILES[0])
+    assert heard == [(*split.train, *split.validation)] * 2
     # A record that lost its validation metrics is still damaged where there should be some.
     record = json.loads((teacher / "model.json").read_text())
     (teacher / "model.json").write_text(json.dumps(record | {"trained_on": ["train"]}))

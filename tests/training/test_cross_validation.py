@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from tones import write_esc
 
 from tinyasc.data import Clip, ClipTable, load_table
@@ -72,6 +73,21 @@ def test_every_clip_is_tested_once_by_a_model_that_never_heard_it(esc, crossed):
         assert {clip.fold for clip in split.validation} == {fold % 5 + 1}
         assert len({clip.fold for clip in split.train} | {fold, fold % 5 + 1}) == 5
         assert len({clip.fold for clip in split.train}) == 3
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_devices_of_the_validation_fold_count_as_seen_where_it_is_trained_on(tmp_path, rng, final):
+    # Device x is in folds 1 and 2, z in all three. Fold 1 is validated on 2, fold 2 on 3.
+    rows = ["filename,label,device,fold"]
+    for i, (device, fold) in enumerate(["x1", "x2", "z1", "z2", "z3"] * 2):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(8000), 16000)
+        rows.append(f"{i}.wav,{'ab'[i // 5]},{device},{fold}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    training = {"epochs": 1, "batch_size": 16, "final": final, "select": "last"}
+    r = recipe(tmp_path / "clips.csv", data={"name": "csv"}, training=training)
+    found = cross_validate(r, tmp_path / "cv", seeds=[0])
+    seen = dict(zip(zip(found.devices.tolist(), found.folds.tolist(), strict=True), found.seen.tolist(), strict=True))
+    assert seen == {("x", 1): int(final), ("x", 2): 1, ("z", 1): 1, ("z", 2): 1, ("z", 3): 1}
 
 
 def test_labels_and_answers_belong_together(esc, crossed):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from tinyasc.frontend import FrontEnd
-from tinyasc.training.features import prepare
+from tinyasc.data.cache import load_features
+from tinyasc.frontend import FrontEnd, normalize
+from tinyasc.training import features
+from tinyasc.training.features import cache_folder, open_data, prepare
 from tinyasc.training.recipe import Data
 
 FRONT_END = FrontEnd(sample_rate=8000, clip_samples=800, n_fft=256, win_length=256, hop_length=128, n_mels=16)
@@ -34,6 +36,27 @@ def check(data: Data, n_train: int, n_validation: int, n_labels: int) -> None:
 
 def test_tau(tau_root):
     check(Data(name="tau2021", root=str(tau_root)), 12, 4, 10)
+
+
+def test_the_normalisation_does_not_depend_on_how_many_clips_are_taken_at_once(tau_root, monkeypatch):
+    data = Data(name="tau2021", root=str(tau_root))
+    _, split = open_data(data)
+    mel = np.array(load_features([*split.train, *split.validation], FRONT_END, cache_folder()))
+    # One pass over all clips, by numpy, to the last bit.
+    mean, deviation = (f(mel[:12], axis=(0, 3), dtype=np.float64) for f in (np.mean, np.std))
+    front_end = FRONT_END.with_normalization(1 / deviation, -mean / deviation)
+    whole = prepare(data, FRONT_END)
+    assert whole.front_end.band_scale == front_end.band_scale
+    assert whole.front_end.band_offset == pytest.approx(front_end.band_offset, rel=1e-15)
+    np.testing.assert_array_equal(whole.train.features, normalize(mel[:12], whole.front_end))
+    np.testing.assert_array_equal(whole.validation.features, normalize(mel[12:], whole.front_end))
+    monkeypatch.setattr(features, "CLIPS_AT_ONCE", 5)
+    parts = prepare(data, FRONT_END)
+    assert parts.identity == whole.identity
+    assert parts.front_end.band_scale == pytest.approx(whole.front_end.band_scale, rel=1e-12)
+    np.testing.assert_allclose(parts.train.features, whole.train.features, rtol=1e-6, atol=1e-6)
+    # What was normalised in place is not what the cache holds.
+    np.testing.assert_array_equal(load_features([*split.train, *split.validation], FRONT_END, cache_folder()), mel)
 
 
 def test_folders_and_csv(tau_root, tmp_path):

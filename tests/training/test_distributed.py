@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tinyasc.cli.main import cli
 from tinyasc.compress import pipeline
 from tinyasc.compress.budget import parse_budget
 from tinyasc.errors import InputError
+from tinyasc.training import distributed
 from tinyasc.training.features import BatchesByEpoch, Part, loader
 from tinyasc.training.recipe import load_recipe
 from tinyasc.training.run import Run
@@ -50,6 +52,20 @@ def torchrun(folder, *args):
         text=True,
         timeout=240,
     )
+
+
+def test_processes_wait_for_the_first_for_hours(monkeypatch):
+    told = {}
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **options: told.update(options))
+    monkeypatch.setattr(distributed.dist, "barrier", lambda: None)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.connected():
+        pass
+    # Features of 139,620 clips take longer than the half hour after which gloo gives up.
+    assert told["timeout"] >= timedelta(hours=12)
 
 
 def test_two_processes_train_what_one_trains(tmp_path, tau_root, monkeypatch):

@@ -436,6 +436,24 @@ def test_features_too_small_for_the_model_are_one_clear_line(tmp_path):
         fit(recipe(), Run(tmp_path), Prepared(part, part, DATA.labels, small, DATA.split, True, DATA.identity))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"augment": {"mask_layers": ["block"]}}, "augment.mask_layers: the model has no layer 'block'"),
+        ({"augment": {"crop_frames": FRAMES + 1}}, f"cannot crop {FRAMES + 1} frames out of {FRAMES}"),
+        ({"model": {"base_channel": 8}}, "unexpected keyword argument 'base_channel'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_leaves_the_folder_to_the_mended_one(tmp_path, unbroken, wrong, says):
+    run = Run(tmp_path)
+    with run.locked(), pytest.raises(InputError, match=says):
+        fit(recipe(**wrong), run, DATA)
+    assert not [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    with run.locked():
+        fit(recipe(), run, DATA)
+    assert weights(run) == weights(unbroken(recipe()))
+
+
 def test_no_checkpoint_is_ever_half_written(tmp_path, monkeypatch):
     """The disk is full while last.ckpt is replaced: the old one is still whole."""
     run, real, calls = Run(tmp_path / "run"), os.replace, []

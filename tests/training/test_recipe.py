@@ -132,6 +132,11 @@ def test_wrong_types_and_ranges_are_refused_with_their_key(tmp_path, key, value)
         ),
         ({"decay_epochs": 3}, "decay_epochs has no meaning with schedule: cosine; it belongs to schedule: linear"),
         ({"schedule": "linear", "warmup_epochs": 5, "flat_until_epoch": 2}, "before the end of warmup_epochs"),
+        ({"epochs": 3, "warmup_epochs": 9}, "warmup_epochs 9 is more than the 3 epochs in all"),
+        (
+            {"schedule": "linear", "epochs": 10, "flat_until_epoch": 10},
+            "flat_until_epoch 10 is not below the 10 epochs in all",
+        ),
         ({"monitor": "val_accuracy", "select": "last"}, "monitor has no meaning with select: last"),
         ({"monitor": "accuracy"}, "training.monitor"),
         ({"final": True}, "set select: last"),

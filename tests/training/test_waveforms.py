@@ -115,7 +115,10 @@ def test_parts_of_a_recording_share_its_file(tau_root, tmp_path, monkeypatch):
 
 def test_final_runs_train_on_the_waveforms_of_both_sets(tau_root, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYASC_CACHE", str(tmp_path / "cache"))
-    values = recipe(tau_root, wave_gain_db=3.0, dir_devices=("a",)).model_dump()
+    mics = tmp_path / "mics"
+    mics.mkdir()
+    soundfile.write(mics / "m.wav", [1.0, 0.5], 16000)
+    values = recipe(tau_root, dir_prob=0.5, dirs=str(mics), dir_devices=("a",)).model_dump()
     r = check_recipe(values | {"training": {"epochs": 1, "final": True, "select": "last"}}, "")
     data = with_waveforms(prepare(r.data, r.front_end.record()), r)
     both, clips = data.trained_on(final=True), (*data.split.train, *data.split.validation)

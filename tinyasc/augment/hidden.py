@@ -13,6 +13,16 @@ from tinyasc.augment.mask import MaskMode, mask_frequency, mask_time
 from tinyasc.errors import InputError
 
 
+def check_layers(module: nn.Module, layers: Sequence[str]) -> None:
+    """Raises InputError, with the nearest name, for a layer that `module.named_modules()` does not have."""
+    known = dict(module.named_modules())
+    for name in layers:
+        if not name or name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(filter(None, known))}"
+            raise InputError(f"augment.mask_layers: the model has no layer {name!r}; {hint}")
+
+
 @contextmanager
 def hidden_masks(
     module: nn.Module,
@@ -49,12 +59,8 @@ def hidden_masks(
         >>> with hidden_masks(model, ["blocks.0"], generator, time_share=0.1, freq_share=0.1):  # doctest: +SKIP
         ...     logits = model(x)
     """
+    check_layers(module, layers)
     known = dict(module.named_modules())
-    for name in layers:
-        if not name or name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(filter(None, known))}"
-            raise InputError(f"augment.mask_layers: the model has no layer {name!r}; {hint}")
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
         def masked(layer: nn.Module, inputs: Any, output: Any) -> Tensor:

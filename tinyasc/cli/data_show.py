@@ -55,10 +55,11 @@ def show(
     loaded = with_data(load_recipe(recipe, overrides), data_name, root) if recipe else None
     front_end = ((loaded.front_end if loaded else None) or FrontEndPart.model_validate({})).record()
     shown = [Clip(path, "", "", "", 0) for path in clips]
-    if root or not shown:
-        data = loaded.data if loaded else None
-        data = data or Data(name=data_name or "demo", root=root)
-        _, split = open_data(data)
+    data = loaded.data if loaded else Data(name=data_name, root=root) if data_name else None
+    if root and data is None:
+        raise InputError(f"--root {root}: the folder of which data set? name it with --data, or a recipe that has data")
+    if root or data_name or not shown:
+        _, split = open_data(data or Data())
         shown += one_of_each_scene(split.train)
     settings = loaded.augment if loaded else None
     if settings is not None and dirs:

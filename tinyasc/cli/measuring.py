@@ -103,8 +103,9 @@ def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, s
     common = {"fold": data.test_fold, "run_seed": candidate.seed, "tta": settings.tta, "seed": settings.seed}
     # Read first, since a missing one should be said before minutes are spent.
     seen, unseen = _responses(settings, candidate.model.front_end.sample_rate)
+    heard = split.trained_on(bool(candidate.trained_on.get("trained_on_validation_clips")))
     with progress(f"evaluate {candidate.name}") as report:
-        found = measure(candidate.model, table, clips, heard=split.train, progress=report, **common)
+        found = measure(candidate.model, table, clips, heard=heard, progress=report, **common)
     record: dict[str, Any] = {
         "data": data.name,
         "synthetic": table.synthetic,

@@ -51,6 +51,10 @@ class Split:
         """Yields ("train", clips), ("validation", clips), ("test", clips)."""
         return iter((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
 
+    def trained_on(self, final: bool) -> tuple[Clip, ...]:
+        """The training clips, or with `final` the training and then the validation clips."""
+        return (*self.train, *self.validation) if final else self.train
+
     @property
     def unseen_devices(self) -> tuple[str, ...]:
         """Devices that only the test clips have, sorted: what a model has to generalise to."""

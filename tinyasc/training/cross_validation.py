@@ -136,9 +136,10 @@ def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: 
             kept = load(file)
             if kept.about == about and kept.clips.tolist() == clip_names(table, clips):
                 return kept
+        heard = prepared.split.trained_on(recipe.training.final)
         with progress(f"{title}: test") as report:
             found = measure(
-                torch_model(trained), table, clips, heard=prepared.split.train, fold=fold, run_seed=seed,
+                torch_model(trained), table, clips, heard=heard, fold=fold, run_seed=seed,
                 tta=tta, seed=tta_seed, progress=report,
             )  # fmt: skip
         found = found.with_about(about)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -41,7 +42,9 @@ def connected() -> Iterator[None]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    # The others wait at a barrier while the first extracts features, which may take hours; by default they would give
+    # up after 10 (NCCL) or 30 minutes (gloo). A process that dies is noticed by torchrun, without any timeout.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(days=1))
     yield
     dist.barrier()
     dist.destroy_process_group()

@@ -24,6 +24,7 @@ from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
 
 DEMO_ROOT = Path("demo-scenes")
+CLIPS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,14 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
     for values in (mel, *classes):
         digest.update(np.ascontiguousarray(values).data)
     if not front_end.band_scale:
-        mean = mel[:cut].mean(axis=(0, 3), dtype=np.float64)
-        deviation = mel[:cut].std(axis=(0, 3), dtype=np.float64)
+        mean, deviation = _mean_and_deviation(mel[:cut])
         # A band that does not change is not blown up: 1e-3 dB, or the power that counts as none.
         scale = 1 / np.maximum(deviation, 1e-3 if front_end.log else front_end.amin)
         front_end = front_end.with_normalization(scale, -mean * scale)
-    mel = normalize(mel, front_end)
+    # In place, which changes no file of the cache: a data set may fill more than half of the memory.
+    mel = np.asarray(mel)
+    for start in range(0, len(mel), CLIPS_AT_ONCE):
+        mel[start : start + CLIPS_AT_ONCE] = normalize(mel[start : start + CLIPS_AT_ONCE], front_end)
     return Prepared(
         Part(mel[:cut], classes[0]),
         Part(mel[cut:], classes[1]),
@@ -126,6 +129,18 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
         table.synthetic,
         digest.hexdigest(),
     )
+
+
+def _mean_and_deviation(mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every channel's bands, (channels, bands) float64, of (clips, ..., frames).
+
+    In two passes of float64 sums over some clips at a time: numpy's own deviation holds all of them in float64.
+    """
+    parts = [mel[start : start + CLIPS_AT_ONCE] for start in range(0, len(mel), CLIPS_AT_ONCE)]
+    count = mel.shape[0] * mel.shape[3]
+    mean = sum(part.sum(axis=(0, 3), dtype=np.float64) for part in parts) / count
+    squares = sum(np.square(part - mean[:, :, None]).sum(axis=(0, 3)) for part in parts)
+    return mean, np.sqrt(squares / count)
 
 
 def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch.utils.deterministic
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from tinyasc.augment.hidden import check_layers
 from tinyasc.errors import InputError
 from tinyasc.models import build, check_input
 from tinyasc.training.augmentation import gain_scale
@@ -51,6 +52,8 @@ def fit(
             f"{recipe.name}: distils from a teacher, so it is a recipe for `tinyasc compress --student`; "
             "without one, train it with --set distill=null"
         )
+    # Before the folder is claimed: a recipe that cannot be trained leaves it free for the mended one.
+    module = _built(recipe, data)
     if rank() == 0:
         run.claim(recipe, data.identity)
     barrier()
@@ -60,20 +63,6 @@ def fit(
         )
     if run.finished:
         return run.load()
-    settings = recipe.training
-    torch.manual_seed(settings.seed)
-    front_end = data.front_end
-    if recipe.augment.gain_db and not front_end.log:
-        raise InputError(f"{recipe.name}: augment.gain_db adds dB, so it needs front_end.log; take one of them out")
-    module = build(
-        recipe.family,
-        n_classes=len(data.labels),
-        n_mels=front_end.n_mels,
-        in_channels=front_end.channels,
-        **recipe.model_options,
-    )
-    for frames in {front_end.n_frames(), recipe.augment.crop_frames} - {0}:
-        check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, frames))
     weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
     if rank() == 0:
         run.save(
@@ -86,6 +75,35 @@ def fit(
         )
     barrier()
     return run.load()
+
+
+def _built(recipe: Recipe, data: Prepared) -> nn.Module:
+    """The recipe's model, with the seed's weights, after what can be known of the recipe before training.
+
+    Raises:
+        InputError: a gain in dB or a crop that the features cannot take, features that the model cannot take, a hidden
+            layer that it does not have.
+    """
+    front_end, settings = data.front_end, recipe.augment
+    frames, crop = front_end.n_frames(), settings.crop_frames
+    if settings.gain_db and not front_end.log:
+        raise InputError(f"{recipe.name}: augment.gain_db adds dB, so it needs front_end.log; take one of them out")
+    if crop > frames:
+        raise InputError(
+            f"augment.crop_frames: cannot crop {crop} frames out of {frames}; set it to 1..{frames}, or 0 for none"
+        )
+    torch.manual_seed(recipe.training.seed)
+    module = build(
+        recipe.family,
+        n_classes=len(data.labels),
+        n_mels=front_end.n_mels,
+        in_channels=front_end.channels,
+        **recipe.model_options,
+    )
+    for length in {frames, crop} - {0}:
+        check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, length))
+    check_layers(module, settings.mask_layers)
+    return module
 
 
 def train_module(

@@ -147,8 +147,18 @@ class Training(_Part):
             )
         if any(a >= b for a, b in pairwise(self.step_at)):
             raise ValueError(f"step_at must rise, got {list(self.step_at)}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} is more than the {self.epochs} epochs in all, so that the "
+                "learning rate never reaches lr; shorten it"
+            )
         if self.flat_until_epoch is not None and self.flat_until_epoch < self.warmup_epochs:
             raise ValueError(f"flat_until_epoch {self.flat_until_epoch:g} lies before the end of warmup_epochs")
+        if self.flat_until_epoch is not None and self.flat_until_epoch >= self.epochs:
+            raise ValueError(
+                f"flat_until_epoch {self.flat_until_epoch:g} is not below the {self.epochs} epochs in all, so that the "
+                "learning rate never falls; shorten it"
+            )
 
 
 class Augment(_Part):
@@ -199,8 +209,18 @@ class Augment(_Part):
             raise ValueError("roll is uniform and roll_sigma normal; choose one of them")
         if self.dir_prob and not self.dirs:
             raise ValueError("dir_prob needs `dirs`, a folder or list of impulse responses")
-        if self.wave_crop_padding and not self.wave_crop:
-            raise ValueError("wave_crop_padding has no meaning without wave_crop: true")
+        if self.mask_layers and not (self.time_mask or self.freq_mask):
+            raise ValueError("mask_layers has no meaning without a width, time_mask or freq_mask above 0")
+        for switch, example, keys in (
+            ("wave_crop", "true", ("wave_crop_padding",)),
+            ("dir_prob", "0.5", ("dirs", "dir_devices")),
+            ("noise_prob", "0.5", ("noise_snr_db", "noise_color")),
+            ("mixstyle_p", "0.5", ("mixstyle_alpha",)),
+        ):
+            for key in keys:
+                # Not those that were given: a run's record, which is read again, gives them all.
+                if getattr(self, key) != type(self).model_fields[key].default and not getattr(self, switch):
+                    raise ValueError(f"{key} has no meaning without {switch}, for example {switch}: {example}")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError("noise_snr_db must be [lowest, highest]")
         return self
