@@ -4,7 +4,7 @@
     python tests/bench/data.py extract ESC10 [N]    ESC10: meta.csv and the Ogg clips; N workers in the last row
 
 `open` makes a folder in the set's layout whose audio files are empty, and opens it 5 times, each in a process of its
-own: seconds of wall clock and of CPU, and the peak of resident memory. `extract` computes log-mels of 100 clips 5 times
+own: seconds of wall clock and of CPU, and the peak of resident memory. `extract` computes log-mels of 400 clips 5 times
 in each way, the ways in turn within every round. Medians of the rounds. With OMP_NUM_THREADS=1 and taskset -c 1 the
 figures are those of one core; CPU seconds say more than wall clock on a machine that does other work.
 """
@@ -31,7 +31,7 @@ from tinyasc.data.workers import available_cores
 from tinyasc.frontend import FrontEnd, features, fit_length
 
 ROUNDS = 5
-CLIPS = 100
+CLIPS = 400
 
 
 def open_set(lists: Path) -> None:
