@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,38 @@ def test_two_clips_of_one_name(sounds, tmp_path):
     again = ClipTable("x", table.labels, (*table.clips, table.clips[0]), validation_by="fold")
     with pytest.raises(InputError, match="two clips are named 1/clip0; rename one"):
         write_devices(again, LIST, root, tmp_path / "out", sample_rate=RATE)
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_one_official_split_stays_as_it_is(sounds, tmp_path, validation):
+    table, root = sounds
+    fold = [0, 0, 0, 0, 0, 0, 2, 2, 1, 1, 1, 1] if validation else [0] * 8 + [1] * 4
+    clips = tuple(dataclasses.replace(c, fold=f) for c, f in zip(table.clips, fold, strict=True))
+    by = "fold" if validation else "location"
+    own = ClipTable("x", table.labels, clips, validation_by=by)
+    written = load_table("csv", write_devices(own, LIST, root, tmp_path / "out", sample_rate=RATE))
+    assert written.validation_by == by and written.folds == own.folds
+    before, after = own.split(), written.split()
+    for (part, of), (_, found) in zip(before, after, strict=True):
+        assert {clip.location for clip in found} == {clip.location for clip in of}, part
+        assert len(found) == len(of) * (3 if part == "test" else 2)
+    assert {c.device for c in (*after.train, *after.validation)} == {"clean", "a", "b"}
+    used = [c.device for c in after.test]
+    assert used.count("clean") == 4 and used.count("c") == used.count("d") == 2
+    assert after.unseen_devices == ("c", "d")
+
+
+def test_clips_kept_for_testing_stay_so(sounds, tmp_path):
+    table, root = sounds
+    clips = tuple(dataclasses.replace(c, test_only=i < 4) for i, c in enumerate(table.clips))
+    own = ClipTable("x", table.labels, clips, validation_by="fold")
+    found = load_table("csv", write_devices(own, LIST, root, tmp_path / "out", sample_rate=RATE)).clips
+    assert sum(c.test_only for c in found) == 4 * 3 + 8
+
+
+def test_clips_without_labels(sounds, tmp_path):
+    table, root = sounds
+    bare = ClipTable("unlabelled", (), tuple(dataclasses.replace(c, scene="") for c in table.clips))
+    with pytest.raises(InputError, match="unlabelled: its clips have no labels"):
+        write_devices(bare, LIST, root, tmp_path / "out", sample_rate=RATE)
+    assert not (tmp_path / "out").exists()

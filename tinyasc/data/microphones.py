@@ -3,6 +3,9 @@
 Each clip is written three times: as it is (device "clean"), through a microphone of the list's `train`, and through
 one of its `test`, whose copies are never trained on. Which microphone a clip gets is dealt in turn in the order of a
 hash of the clips' names, so it depends on no class and no fold. The list's `bank` stays free for augmentation.
+
+In a data set with one official split only the test clips are written through a microphone of `test`: the others' copies
+could neither be trained nor tested on.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from tinyasc.audio import read_segments
+from tinyasc.data.csvlist import SPLITS
 from tinyasc.data.devices import DeviceList, read_responses, through
 from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
@@ -40,7 +46,7 @@ def write_devices(
     Copies that are there are kept, so that a killed command goes on; the list is written last.
 
     Args:
-        table: clips with folds.
+        table: clips with folds, or with one official split.
         devices: the microphones.
         response_root: the folder of their impulse responses.
         folder: where the copies go: clips.csv, FOLD/CLIP-DEVICE.flac and bank.txt, the list's bank for `augment.dirs`.
@@ -51,20 +57,31 @@ def write_devices(
         The list's path.
 
     Raises:
-        InputError: the folder holds another list, two clips of one name, a clip or response that cannot be read.
+        InputError: clips without labels, two clips of one name, a clip or response that cannot be read.
     """
+    if not table.labels:
+        raise InputError(
+            f"data set {table.name}: its clips have no labels, so no list for training or testing can be written"
+        )
     kept = {part: read_responses(getattr(devices, part), response_root, sample_rate) for part in ("train", "test")}
     names = [f"{clip.fold}/{clip.path.stem}{_part(clip)}" for clip in table.clips]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"data set {table.name}: two clips are named {twice}; rename one")
-    rank = {name: i for i, name in enumerate(sorted(names, key=lambda n: hashlib.blake2b(n.encode()).digest()))}
+    # Fold 0 is only ever trained on: then the table has a split in place of folds.
+    by_split = any(clip.fold == 0 for clip in table.clips)
+    fold_of = {name: clip.fold for name, clip in zip(names, table.clips, strict=True)}
+    dealt: dict[str, dict[str, str]] = defaultdict(dict)
+    turns = {part: cycle(sorted(responses)) for part, responses in kept.items()}
+    for name in sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest()):
+        for part, turn in turns.items():
+            if part == "train" or not by_split or fold_of[name] == SPLITS["test"]:
+                dealt[name][part] = next(turn)
+    split_of = {fold: split for split, fold in SPLITS.items()}
     rows: list[tuple[str, ...]] = []
     for done, (clip, name) in enumerate(zip(table.clips, names, strict=True), start=1):
         heard: dict[str, np.ndarray | None] = {CLEAN: None}
-        for responses in kept.values():
-            device = sorted(responses)[rank[name] % len(responses)]
-            heard[device] = responses[device]
+        heard |= {device: kept[part][device] for part, device in dealt[name].items()}
         samples = None
         for device, response in heard.items():
             file = folder / f"{name}-{device}.flac"
@@ -72,9 +89,12 @@ def write_devices(
                 if samples is None:
                     (samples,) = read_segments(clip.path, sample_rate, [clip.segment])
                 _write(file, samples if response is None else through(samples, response), sample_rate)
-            split = "test" if device in kept["test"] else ""
             path = file.relative_to(folder).as_posix()
-            rows.append((path, clip.scene, device, str(clip.fold), split, clip.location))
+            if by_split:
+                fold, split = "", split_of[clip.fold]
+            else:
+                fold, split = str(clip.fold), "test" if clip.test_only or device in kept["test"] else ""
+            rows.append((path, clip.scene, device, fold, split, clip.location))
         if progress:
             progress(done, len(names))
     bank = [str((response_root / file).absolute()) for file in devices.bank]
