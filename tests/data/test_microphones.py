@@ -126,3 +126,41 @@ def test_clips_without_labels(sounds, tmp_path):
     with pytest.raises(InputError, match="unlabelled: its clips have no labels"):
         write_devices(bare, LIST, root, tmp_path / "out", sample_rate=RATE)
     assert not (tmp_path / "out").exists()
+
+
+def test_copies_of_something_else_are_not_kept(sounds, tmp_path, rng):
+    table, root = sounds
+    out = tmp_path / "out"
+    write_devices(table, LIST, root, out, sample_rate=RATE)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def refused(words, clips=table, devices=LIST, rate=RATE):
+        with pytest.raises(InputError, match=words + r".*; name another folder with --out$") as caught:
+            write_devices(clips, devices, root, out, sample_rate=rate)
+        assert "\n" not in str(caught.value)
+        assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+    refused("holds copies made at 8000 Hz, not 16000", rate=16000)
+    refused("other microphones than two's", devices=dataclasses.replace(LIST, test=("c.wav",)))
+    refused(r"other audio files \(3/clip11 ", clips=dataclasses.replace(table, clips=table.clips[:11]))
+    path = table.clips[2].path
+    state = path.stat()
+    soundfile.write(path, 0.1 * rng.standard_normal(800), RATE, subtype="FLOAT")
+    refused(r"other audio files \(3/clip2 ")
+    soundfile.write(root / "a.wav", np.array([0.5, 0.25]), RATE, subtype="FLOAT")
+    refused("other microphones")
+    assert state.st_size == path.stat().st_size
+    (out / "through.json").write_text("{")
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    refused(r"through\.json: damaged")
+    (out / "through.json").unlink()
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    refused(r"holds .* and no through\.json")
+
+
+def test_copies_of_equal_lists_are_kept_wherever_the_data_lie(sounds, tmp_path):
+    table, root = sounds
+    write_devices(table, LIST, root, tmp_path / "out", sample_rate=RATE)
+    assert str(root) not in (tmp_path / "out/through.json").read_text()
+    renamed = dataclasses.replace(LIST, name="again", bank=("d.wav",))
+    write_devices(table, renamed, root, tmp_path / "out", sample_rate=RATE)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import cycle
@@ -24,10 +25,12 @@ import soundfile
 from tinyasc.audio import read_segments
 from tinyasc.data.csvlist import SPLITS
 from tinyasc.data.devices import DeviceList, read_responses, through
+from tinyasc.data.extract import size_and_change
 from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 
+RECORD = "through.json"
 COLUMNS = ("filename", "label", "device", "fold", "split", "group")
 CLEAN = "clean"
 
@@ -43,7 +46,8 @@ def write_devices(
 ) -> Path:
     """Writes the copies as 24-bit FLAC with a list that the data set `csv` reads.
 
-    Copies that are there are kept, so that a killed command goes on; the list is written last.
+    Copies that are there are kept, so that a killed command goes on; the list is written last. through.json, written
+    first, says what they are copies of.
 
     Args:
         table: clips with folds, or with one official split.
@@ -57,7 +61,8 @@ def write_devices(
         The list's path.
 
     Raises:
-        InputError: clips without labels, two clips of one name, a clip or response that cannot be read.
+        InputError: clips without labels, two clips of one name, a clip or response that cannot be read, or a folder
+            with copies at another rate, through other microphones or of other files.
     """
     if not table.labels:
         raise InputError(
@@ -68,6 +73,7 @@ def write_devices(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"data set {table.name}: two clips are named {twice}; rename one")
+    _claim(folder, sample_rate, devices, kept, dict(zip(names, table.clips, strict=True)))
     # Fold 0 is only ever trained on: then the table has a split in place of folds.
     by_split = any(clip.fold == 0 for clip in table.clips)
     fold_of = {name: clip.fold for name, clip in zip(names, table.clips, strict=True)}
@@ -103,6 +109,51 @@ def write_devices(
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     write_atomic(folder / "clips.csv", text.getvalue())
     return folder / "clips.csv"
+
+
+def _claim(
+    folder: Path,
+    sample_rate: int,
+    devices: DeviceList,
+    responses: dict[str, dict[str, np.ndarray]],
+    sources: dict[str, Clip],
+) -> None:
+    """Notes what a folder's copies are made of, or checks it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part, files in responses.items():
+        for name, response in sorted(files.items()):
+            digest.update(f"{part}\n{name}\n{len(response)}\n".encode())
+            digest.update(response.tobytes())
+    states = {name: size_and_change(clip.path) for name, clip in sources.items()}
+    if gone := [name for name, state in states.items() if state is None]:
+        raise InputError(f"{sources[gone[0]].path}: no such audio file; check the path")
+    now = {name: list(state) for name, state in states.items() if state is not None}
+    stated = {
+        "rate": sample_rate,
+        "list": devices.name,
+        "responses": digest.hexdigest(),
+        "sources": now,
+    }
+    file, another = folder / RECORD, "name another folder with --out"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        rate, microphones, before = found["rate"], found["responses"], dict(found["sources"])
+    except FileNotFoundError:
+        if folder.is_dir() and (strange := [p.name for p in folder.iterdir() if not p.name.startswith(".")]):
+            raise InputError(f"{folder}: holds {strange[0]} and no {RECORD}; {another}") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(stated, indent=1))
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: damaged, so its copies are not known; {another}") from None
+    if rate != sample_rate:
+        raise InputError(f"{folder}: holds copies made at {rate} Hz, not {sample_rate}; {another}")
+    if microphones != stated["responses"]:
+        raise InputError(f"{folder}: holds copies made through other microphones than {devices.name}'s; {another}")
+    if other := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
+        raise InputError(
+            f"{folder}: holds copies of other audio files ({other[0]} has changed, was added or is gone); {another}"
+        )
 
 
 def _part(clip: Clip) -> str:
