@@ -126,7 +126,7 @@ class QuantizedWriter(Writer):
         """An operator of one input as the integers that the reference gives for each of its 256."""
         tensors = [self.graph.tensors[n] for n in (*op.inputs, op.output)]
         answers = KERNELS[op.kind](op, tensors, [np.arange(-128, 128)], ROUNDINGS["single"])
-        low = int(tensors[1].zero_point.flat[0]) if op.attrs.get("activation") == "relu" else -128  # pyright: ignore[reportOptionalMemberAccess]
+        low = zero(tensors[1]) if op.attrs.get("activation") == "relu" else -128
         table = self.initializer((np.clip(answers, low, 127) + 128).astype(np.uint8), f"{name}.table")
         index = self.node("Cast", [f"{op.inputs[0]}_q"], f"{op.output}_index", f"{name}.index", to=TensorProto.INT32)
         self.node("Gather", [table, index], f"{op.output}_q", f"{name}.{op.kind}")
