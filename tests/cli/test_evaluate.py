@@ -10,8 +10,13 @@ import yaml
 from click.testing import CliRunner
 from tones import write_esc
 
+from tinyasc.cli.candidates import candidates
 from tinyasc.cli.main import cli
+from tinyasc.cli.measuring import check_microphones
+from tinyasc.data import Clip
+from tinyasc.data.devices import load_device_list
 from tinyasc.data.scenes import write_scenes
+from tinyasc.errors import InputError
 from tinyasc.evaluate.predictions import load
 
 TEACHER = {
@@ -169,6 +174,36 @@ def test_through_microphones(folder, tmp_path):
     mean = np.mean([views["per_device"][name]["accuracy"] for name in ("bright", "thin")])
     assert views["unseen"]["accuracy"] == pytest.approx(mean)
     assert views["unseen"]["log_loss"] != views["clean"]["log_loss"]
+
+
+def test_microphones_that_training_heard_are_not_called_unseen(folder, tmp_path):
+    options = ("--devices", "mics.yaml", "--device-root", "mics")
+    (tmp_path / "bank.txt").write_text(f"{Path('mics/other.wav').absolute()}\n{Path('mics/thin.wav').absolute()}\n")
+    heard = TEACHER | {"augment": {"dir_prob": 0.5, "dirs": str(tmp_path / "bank.txt")}}
+    (tmp_path / "heard.yaml").write_text(yaml.safe_dump(heard))
+    arguments = ["--set", "training.epochs=1", "--run", str(tmp_path / "run")]
+    trained = CliRunner().invoke(cli, ["train", str(tmp_path / "heard.yaml"), "--root", "esc", *arguments])
+    assert trained.exit_code == 0, trained.output
+    line = invoke(tmp_path / "run", *options, code=2)
+    assert "was trained with the impulse response thin (augment.dirs), which the list two keeps for testing" in line
+    # Also where its file is all that is left; without --devices nothing is asked.
+    exported = ["export", str(tmp_path / "run"), "--to", "onnx", "--precision", "fp32"]
+    found = CliRunner().invoke(cli, exported)
+    assert found.exit_code == 0, found.output
+    (tmp_path / "bank.txt").unlink()
+    file = ("--data", "esc10", "--root", "esc", tmp_path / "run/model-fp32.onnx")
+    assert "response thin (augment.dirs)" in invoke(*file, *options, code=2)
+    assert len(records(tmp_path / "run")) == len(records(*file)) == 1
+    assert "no such folder or list of impulse responses" in invoke(tmp_path / "run", *options, code=2)
+
+
+def test_clips_that_microphones_recorded_are_not_sent_through_them_again(folder):
+    (model,) = candidates(Path("cv/fold1-seed0"), named=False)
+    clips = [Clip(Path("a.wav"), "dog", device, "p", 1) for device in ("", "bright")]
+    devices = load_device_list(Path("mics.yaml"))
+    check_microphones(model, devices, clips[:1])
+    with pytest.raises(InputError, match="already recorded through bright, a microphone of two; leave --devices out"):
+        check_microphones(model, devices, clips)
 
 
 def test_a_cross_validation_through_microphones(folder):

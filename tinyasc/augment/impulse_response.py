@@ -66,7 +66,7 @@ def load_bank(source: str | Path, sample_rate: int) -> Tensor:
         InputError: nothing there, no responses, or a response that cannot be read or is silent.
     """
     responses = []
-    for path in _listed(Path(source).expanduser()):
+    for path in bank_files(source):
         samples = read_audio(path, sample_rate)
         energy = float(np.sqrt(np.sum(np.square(samples, dtype=np.float64))))
         if energy == 0:
@@ -75,7 +75,13 @@ def load_bank(source: str | Path, sample_rate: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(responses, batch_first=True)
 
 
-def _listed(source: Path) -> list[Path]:
+def bank_files(source: str | Path) -> list[Path]:
+    """The files of a folder or list of impulse responses, as `load_bank` reads them.
+
+    Raises:
+        InputError: nothing there, or a list that cannot be read.
+    """
+    source = Path(source).expanduser()
     if source.is_dir():
         files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".wav", ".flac") and p.is_file())
         if not files:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tinyasc.augment.impulse_response import bank_files
 from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.litert_backend import quiet_stderr
@@ -67,6 +68,16 @@ class Candidate:
                 "leave --split validation out"
             )
         return base.model_copy(update=own)
+
+    def responses_heard(self) -> list[str]:
+        """The impulse responses that augmented its training, as file names without folder and suffix.
+
+        Raises:
+            InputError: they are no longer where its recipe says.
+        """
+        if dirs := self.trained_on.get("dirs"):
+            return [file.stem for file in bank_files(dirs)]
+        return self.trained_on.get("impulse_responses", [])
 
 
 def base_data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
@@ -134,6 +145,8 @@ def _run(folder: Path, name: str) -> Candidate:
     parameters, macs = parameters_and_macs(trained)
     assert trained.recipe.data is not None, "a trained run's recipe has data"
     about = trained.recipe.data.model_dump() | {"trained_on_validation_clips": trained.recipe.training.final}
+    if trained.recipe.augment.dir_prob:
+        about["dirs"] = trained.recipe.augment.dirs
     return Candidate(
         name,
         folder,

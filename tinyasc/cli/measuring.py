@@ -65,7 +65,7 @@ def measure_all(targets: Sequence[Path], name: str | None, root: str | None, set
     tables: dict[str, tuple[ClipTable, Split]] = {}
     once: set[tuple[str, Path]] = set()
     listed = _unique_names([c for target in rest for c in candidates(target, named=len(targets) > 1)])
-    # All are checked before the first is measured, which may take minutes.
+    todo: list[tuple[Candidate, Data, ClipTable, Split]] = []
     for candidate, own in [(c, c.data(data, settings.test_fold, settings.part)) for c in listed]:
         if (candidate.system, path := candidate.path.resolve()) in once:
             continue
@@ -73,8 +73,32 @@ def measure_all(targets: Sequence[Path], name: str | None, root: str | None, set
         key = own.model_dump_json()
         if key not in tables:
             tables[key] = open_data(own)
-        found.append(_measure(candidate, own, *tables[key], settings))
-    return found
+        todo.append((candidate, own, *tables[key]))
+    # All are checked before the first is measured, which may take minutes.
+    for candidate, _, _, split in todo:
+        if settings.devices is not None:
+            check_microphones(candidate, settings.devices, getattr(split, settings.part))
+    return found + [_measure(*job, settings) for job in todo]
+
+
+def check_microphones(candidate: Candidate, devices: DeviceList, clips: Sequence[Clip]) -> None:
+    """Makes sure that a list's microphones can be called seen and unseen.
+
+    Raises:
+        InputError: training heard one that is kept for testing, or the clips are recorded through one already.
+    """
+    heard = set(candidate.responses_heard())
+    if known := [name for name in devices.stems("test") if name in heard]:
+        raise InputError(
+            f"{candidate.name}: was trained with the impulse response {known[0]} (augment.dirs), which the list "
+            f"{devices.name} keeps for testing; leave --devices out, or name a list without it"
+        )
+    recorded = {clip.device for clip in clips}
+    if through := [name for name in devices.stems("train", "bank", "test") if name in recorded]:
+        raise InputError(
+            f"{candidate.name}: its clips are already recorded through {through[0]}, a microphone of {devices.name}; "
+            "leave --devices out"
+        )
 
 
 def _unique_names(listed: list[Candidate]) -> list[Candidate]:

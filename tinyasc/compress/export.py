@@ -14,6 +14,7 @@ from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.compress.stored import has_graphs, read_graph
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.models import FAMILIES
+from tinyasc.training.augmentation import heard_responses
 from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.bundle import Bundle
@@ -70,7 +71,9 @@ def _card(trained: Trained) -> dict[str, Any]:
     return {
         "model": trained.recipe.model,
         "recipe": trained.recipe.name,
-        "data": trained.recipe.data.model_dump(exclude={"root"}) | {"synthetic": trained.synthetic},
+        "data": trained.recipe.data.model_dump(exclude={"root"})
+        | {"synthetic": trained.synthetic, "trained_on_validation_clips": trained.recipe.training.final}
+        | heard_responses(trained.recipe.augment),
         "validation": trained.validation,
     }
 

@@ -18,6 +18,7 @@ from tinyasc.compress.qat import quantization_aware
 from tinyasc.compress.solver import Plan, solve
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.files import write_atomic
+from tinyasc.training.augmentation import heard_responses
 from tinyasc.training.distributed import world_size
 from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
@@ -174,6 +175,7 @@ def _card(
             "train_clips": len(data.train.labels),
             "validation_clips": len(data.validation.labels),
             "trained_on_validation_clips": student.training.final,
+            **heard_responses(student.augment),
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},

@@ -34,6 +34,10 @@ class DeviceList:
     bank: tuple[str, ...]
     test: tuple[str, ...]
 
+    def stems(self, *parts: str) -> list[str]:
+        """Names of the microphones of some lists: their files without folder and suffix."""
+        return [Path(file).stem for part in parts for file in getattr(self, part)]
+
 
 def load_device_list(path: Path) -> DeviceList:
     """Reads a list of microphones.

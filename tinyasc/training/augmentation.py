@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from tinyasc import augment
 from tinyasc.augment import Mix
+from tinyasc.augment.impulse_response import bank_files
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
 from tinyasc.frontend_torch import LogMel
@@ -20,6 +21,15 @@ def needs_waveforms(settings: Augment) -> bool:
     s = settings
     on = (s.wave_crop, s.wave_roll_seconds, s.dir_prob, s.noise_prob, s.between_class, s.wave_gain_db)
     return s.time_scale > 1 or s.time_stretch > 1 or any(map(bool, on))
+
+
+def heard_responses(settings: Augment) -> dict[str, list[str]]:
+    """What a model file says of the impulse responses that augmented its training; nothing where there were none.
+
+    Raises:
+        InputError: they are no longer there.
+    """
+    return {"impulse_responses": [file.stem for file in bank_files(settings.dirs or "")]} if settings.dir_prob else {}
 
 
 def refuse_stereo(front_end: FrontEnd) -> None:
