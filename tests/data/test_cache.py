@@ -143,6 +143,21 @@ def test_moved_or_touched_files_are_hashed_but_not_decoded(clips, tmp_path, tau_
     np.testing.assert_array_equal(load_features(moved, FRONT_END, tmp_path / "cache"), first)
 
 
+def test_files_of_one_size_and_time_that_swap_names(clips, tmp_path):
+    one, two = clips[0].path, clips[2].path
+    for path in (one, two):
+        os.utime(path, ns=(10**18, 10**18))
+    assert one.stat().st_size == two.stat().st_size
+    first = load_features(clips, FRONT_END, tmp_path / "cache").copy()
+    assert not np.array_equal(first[0], first[2])
+    one.rename(tmp_path / "x")
+    two.rename(one)
+    (tmp_path / "x").rename(two)
+    assert one.stat().st_mtime_ns == two.stat().st_mtime_ns == 10**18
+    second = load_features(clips, FRONT_END, tmp_path / "cache")
+    np.testing.assert_array_equal(second[[2, 0]], first[[0, 2]])
+
+
 def test_equal_files_share_one_row(tmp_path):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(800), 8000)

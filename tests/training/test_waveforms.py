@@ -1,6 +1,7 @@
 """Training from waveforms: what is cached, that it is the sound of the features, and that a kill changes nothing."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -230,3 +231,17 @@ def test_deltas_of_waveforms_are_those_of_the_cached_features(prepared):
     x, _ = step(batch, torch.Generator().manual_seed(0))
     assert x.shape[1] == 2
     np.testing.assert_allclose(x.numpy(), data.train.features, atol=1e-3)
+
+
+def test_waveforms_of_files_that_swap_names(tmp_path, rng):
+    files = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for file in files:
+        soundfile.write(file, 0.1 * rng.standard_normal(800), 16000)
+        os.utime(file, ns=(10**18, 10**18))
+    first = [np.load(f) for f in cache_waveforms(files, 16000, tmp_path / "cache")]
+    files[0].rename(tmp_path / "x")
+    files[1].rename(files[0])
+    (tmp_path / "x").rename(files[1])
+    second = [np.load(f) for f in cache_waveforms(files, 16000, tmp_path / "cache")]
+    np.testing.assert_array_equal(second, first[::-1])
+    assert not np.array_equal(*first)

@@ -1,10 +1,10 @@
 """The feature cache: features on disk, found by front end, audio content and part of the file.
 
-A second run decodes no audio, and hashes none whose size and time of change are as before. Features are computed by one
-process per core and written as they come, so a run that was killed goes on where it stopped. They are read back as one
-memory-mapped array. Two processes may use one cache: one fills it, the other waits.
+A second run decodes no audio, and hashes none whose size, times of change and inode are as before. Features are
+computed by one process per core and written as they come, so a run that was killed goes on where it stopped. They are
+read back as one memory-mapped array. Two processes may use one cache: one fills it, the other waits.
 
-    CACHE/index.json           path -> size, time of change, content hash
+    CACHE/index.json           path -> size, time of change, inode and its time of change; content hash
     CACHE/FRONT-END/rows ...   a row store for each front end
 """
 
@@ -22,12 +22,13 @@ import numpy as np
 from tinyasc.data.extract import (
     Extracted,
     Extractor,
+    FileMark,
     FileState,
     Recording,
+    file_mark,
     front_end_key,
     open_store,
     row_key,
-    size_and_change,
 )
 from tinyasc.data.rowstore import RowStore
 from tinyasc.data.table import Clip
@@ -118,7 +119,10 @@ class ContentIndex:
         """
         try:
             values = json.loads(self._file.read_bytes())["files"]
-            found = {Path(p): FileState(int(size), int(t), str(content)) for p, (size, t, content) in values.items()}
+            found = {
+                Path(path): FileState(FileMark(*map(int, mark)), str(content))
+                for path, (mark, content) in values.items()
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found = {}
         self.states = self.states | found | self._hashed_here
@@ -126,7 +130,7 @@ class ContentIndex:
     def unchanged(self, path: Path) -> FileState | None:
         """A file's state where it is still as it was, else None."""
         state = self.states.get(path)
-        return state if state and (state.size, state.changed_ns) == size_and_change(path) else None
+        return state if state and state.mark == file_mark(path) else None
 
     def remember(self, path: Path, state: FileState) -> None:
         """Notes what a file is; `save` writes the notes."""

@@ -24,11 +24,22 @@ FEATURE_VERSION = 2
 Segment = tuple[float, float] | None
 
 
-class FileState(NamedTuple):
-    """What an audio file was when it was hashed: size in bytes, time of change in ns, hash of its content."""
+class FileMark(NamedTuple):
+    """By what a file is taken to be unchanged: size in bytes, time of change in ns, inode, time of its change in ns.
+
+    Size and time alone are equal after two files of one size swap names, as files that were unpacked together are.
+    """
 
     size: int
     changed_ns: int
+    inode: int
+    inode_changed_ns: int
+
+
+class FileState(NamedTuple):
+    """What an audio file was when it was hashed: its mark, and the hash of its content."""
+
+    mark: FileMark
     content: str
 
 
@@ -84,7 +95,7 @@ class Extractor:
             # Also where the file could not be hashed: read_segments has the words for whatever is wrong with it.
             rate, stereo = self.front_end.sample_rate, self.front_end.stereo
             parts = read_segments(recording.path, rate, recording.segments, stereo=stereo)
-            if state is None or (state.size, state.changed_ns) != size_and_change(recording.path):
+            if state is None or state.mark != file_mark(recording.path):
                 raise InputError(f"{recording.path}: changed while it was read; run again when it is complete")
             rows = [features(fit_length(part, self.front_end.clip_samples), self.front_end) for part in parts]
         except InputError as error:
@@ -117,21 +128,21 @@ def file_state(path: Path) -> FileState | None:
     """The file's present state; None where it cannot be read."""
     try:
         digest = hashlib.blake2b(digest_size=16)
-        before = size_and_change(path)
+        before = file_mark(path)
         if before is None or not path.is_file():
             return None
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-        return FileState(*before, digest.hexdigest())
+        return FileState(before, digest.hexdigest())
     except OSError:
         return None
 
 
-def size_and_change(path: Path) -> tuple[int, int] | None:
-    """A file's size and time of change; None where there is no file."""
+def file_mark(path: Path) -> FileMark | None:
+    """A file's present mark; None where there is no file."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return FileMark(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)

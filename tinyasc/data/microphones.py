@@ -25,7 +25,7 @@ import soundfile
 from tinyasc.audio import read_segments
 from tinyasc.data.csvlist import SPLITS
 from tinyasc.data.devices import DeviceList, read_responses, through
-from tinyasc.data.extract import size_and_change
+from tinyasc.data.extract import file_mark
 from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
@@ -124,10 +124,11 @@ def _claim(
         for name, response in sorted(files.items()):
             digest.update(f"{part}\n{name}\n{len(response)}\n".encode())
             digest.update(response.tobytes())
-    states = {name: size_and_change(clip.path) for name, clip in sources.items()}
-    if gone := [name for name, state in states.items() if state is None]:
+    marks = {name: file_mark(clip.path) for name, clip in sources.items()}
+    if gone := [name for name, mark in marks.items() if mark is None]:
         raise InputError(f"{sources[gone[0]].path}: no such audio file; check the path")
-    now = {name: list(state) for name, state in states.items() if state is not None}
+    # A copy of the data set has other inodes.
+    now = {name: [mark.size, mark.changed_ns] for name, mark in marks.items() if mark is not None}
     stated = {
         "rate": sample_rate,
         "list": devices.name,

@@ -19,6 +19,7 @@ from tinyasc.audio import read_audio
 from tinyasc.augment import load_bank
 from tinyasc.data import Clip
 from tinyasc.data.cache import Progress
+from tinyasc.data.extract import file_mark
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.training.augmentation import needs_waveforms, refuse_stereo
@@ -114,7 +115,7 @@ def cache_waveforms(
 ) -> list[Path]:
     """Decodes audio files into `folder`/waveforms-RATE, one float32 .npy each; what is there is kept.
 
-    A file is known by its path, size and time of change: one that was moved or written again is decoded again.
+    A file is known by its path and mark (see `FileMark`): one that was moved or written again is decoded again.
     float32, not int16: the quiet bands of a loud clip may lie below 16 bits, and the features of training would then
     differ from those of validation. An hour at 32 kHz takes 461 MB.
 
@@ -125,11 +126,9 @@ def cache_waveforms(
     place = Path(folder).absolute() / f"waveforms-{sample_rate}-{WAVEFORM_VERSION}"
 
     def cached(path: Path) -> Path:
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-        key = f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}"
+        if (mark := file_mark(path)) is None:
+            raise InputError(f"{path}: cannot be read, or is not there; check the path")
+        key = "\n".join(map(str, (path.absolute(), *mark)))
         file = place / f"{hashlib.blake2b(os.fsencode(key), digest_size=16).hexdigest()}.npy"
         try:
             _mapped(file)
