@@ -113,8 +113,10 @@ GOOD = {"name": "x", "train": ["a.wav"], "bank": ["b.wav"], "test": ["c.wav"]}
         ({"test": [1]}, "test must be a list"),
         ({"test": None}, "test must be a list"),
         ({"name": 3}, "lacks the key 'name'"),
-        ({"test": ["a.wav"]}, r"a.wav is listed twice \(train, test\)"),
-        ({"bank": ["b.wav", "b.wav"]}, r"b.wav is listed twice \(bank, bank\)"),
+        ({"test": ["a.wav"]}, r"a is listed twice \(train, test\)"),
+        ({"test": ["other/a.flac"]}, r"a is listed twice \(train, test\)"),
+        ({"test": ["far/clean.wav"]}, "test names far/clean.wav, and clips without a microphone are called so"),
+        ({"bank": ["b.wav", "b.wav"]}, r"b is listed twice \(bank, bank\)"),
     ],
 )
 def test_bad_lists(tmp_path, changes, text):

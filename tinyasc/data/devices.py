@@ -17,6 +17,8 @@ from tinyasc.audio import read_audio
 from tinyasc.data.lists import clip_path, nearest
 from tinyasc.errors import InputError
 
+CLEAN = "clean"  # the device of a clip as it is
+
 
 @dataclass(frozen=True)
 class DeviceList:
@@ -46,7 +48,8 @@ def load_device_list(path: Path) -> DeviceList:
         path: YAML with `name`, `train`, `bank` and `test`.
 
     Raises:
-        InputError: no such file, not YAML, an unknown or missing key, an empty list, or a file in two lists.
+        InputError: no such file, not YAML, an unknown or missing key, an empty list, a name (file without folder and
+            suffix) in two lists, or one called "clean", as clips without a microphone are.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -67,9 +70,13 @@ def load_device_list(path: Path) -> DeviceList:
         if not isinstance(files, list) or not files or not all(isinstance(file, str) for file in files):
             raise InputError(f"{path}: {key} must be a list of audio files, and not empty")
         for file in files:
-            if file in home:
-                raise InputError(f"{path}: {file} is listed twice ({home[file]}, {key}); one list may have it")
-            home[file] = key
+            # Scores and copies know a microphone by this name alone.
+            name = Path(file).stem
+            if name == CLEAN:
+                raise InputError(f"{path}: {key} names {file}, and clips without a microphone are called so; rename it")
+            if name in home:
+                raise InputError(f"{path}: {name} is listed twice ({home[name]}, {key}); one list may have it")
+            home[name] = key
     return DeviceList(values["name"], *(tuple(values[key]) for key in keys[1:]))
 
 

@@ -24,7 +24,7 @@ import soundfile
 
 from tinyasc.audio import read_segments
 from tinyasc.data.csvlist import SPLITS
-from tinyasc.data.devices import DeviceList, read_responses, through
+from tinyasc.data.devices import CLEAN, DeviceList, read_responses, through
 from tinyasc.data.extract import file_mark
 from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
@@ -32,7 +32,6 @@ from tinyasc.files import write_atomic
 
 RECORD = "through.json"
 COLUMNS = ("filename", "label", "device", "fold", "split", "group")
-CLEAN = "clean"
 
 
 def write_devices(

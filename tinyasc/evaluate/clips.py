@@ -11,9 +11,9 @@ import numpy as np
 
 from tinyasc.audio import read_segments
 from tinyasc.data import Clip, ClipTable
-from tinyasc.data.devices import through
+from tinyasc.data.devices import CLEAN, through
 from tinyasc.errors import InputError
-from tinyasc.evaluate.predictions import CLEAN, NEITHER, SEEN, UNSEEN, Predictions
+from tinyasc.evaluate.predictions import NEITHER, SEEN, UNSEEN, Predictions
 from tinyasc.infer.runner import Model
 
 Progress = Callable[[int, int], None]

@@ -21,7 +21,6 @@ from tinyasc.files import write_atomic
 FILE = "predictions.npz"
 TABLE = "predictions.csv"
 SEEN, UNSEEN, NEITHER = 1, 0, -1
-CLEAN = "clean"  # the device of a clip as it is, among device views
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyasc.data.devices import CLEAN
 from tinyasc.errors import InputError
 from tinyasc.evaluate import bootstrap, metrics
-from tinyasc.evaluate.predictions import CLEAN, SEEN, UNSEEN, Predictions
+from tinyasc.evaluate.predictions import SEEN, UNSEEN, Predictions
 
 UNKNOWN = "unknown"  # the label of DCASE 2019 Task 1C's eleventh class
 SCORES = ("accuracy", "class_average_accuracy", "log_loss")
