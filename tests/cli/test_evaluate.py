@@ -234,7 +234,7 @@ def test_data_with_one_official_split(folder, tmp_path):
     write_scenes(tmp_path / "scenes", clips_per_scene=12, seconds=0.5)
     before = sorted(Path().iterdir())
     line = invoke("--folds", "teacher.yaml", "--data", "demo", "--root", tmp_path / "scenes", code=2)
-    assert "one official split" in line and "tinyasc evaluate RUN" in line
+    assert "one split and no folds" in line and "tinyasc evaluate RUN" in line
     assert sorted(Path().iterdir()) == before
 
 

@@ -167,7 +167,7 @@ def test_what_cannot_be_crossed(esc, tmp_path):
 
 
 def test_one_official_split_has_no_folds(tmp_path, tau_root):
-    with pytest.raises(InputError, match="one official split") as caught:
+    with pytest.raises(InputError, match="one split and no folds") as caught:
         cross_validate(recipe(tau_root, data={"name": "tau2020"}), tmp_path / "cv", seeds=[0])
     assert "\n" not in str(caught.value) and not (tmp_path / "cv").exists()
 
@@ -180,9 +180,10 @@ def table_of(folds, by):
 @pytest.mark.parametrize(
     ("folds", "by", "words"),
     [
-        ([1, 1], "fold", "one official split"),
-        ([0, 1], "location", "one official split"),
-        ([0, 0], "location", "one official split"),
+        ([1, 1], "fold", "one split and no folds"),
+        ([0, 1], "location", "one split and no folds"),
+        ([0, 0], "location", "one split and no folds"),
+        ([0, 1, 2], "fold", "one split and no folds"),
         ([1, 2], "fold", "two folds leave none to train on"),
         ([1, 2], "location", None),
         ([1, 2, 3], "fold", None),

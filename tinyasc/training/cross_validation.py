@@ -75,11 +75,12 @@ def check_folds(table: ClipTable) -> None:
     """Refuses data sets that cannot be cross-validated by fold.
 
     Raises:
-        InputError: one official split, or too few folds for training, validation and test.
+        InputError: one split, or too few folds for training, validation and test.
     """
-    if len(table.folds) < 2:
+    # Fold 0 is only ever trained on: a split of its own, also where a third part validates.
+    if len(table.folds) < 2 or any(clip.fold == 0 for clip in table.clips):
         raise InputError(
-            f"data set {table.name}: has one official split and no folds to go through; train it with several "
+            f"data set {table.name}: has one split and no folds to go through; train it with several "
             "training.seed and name the runs to `tinyasc evaluate RUN...`"
         )
     if len(table.folds) == 2 and table.validation_by == "fold":
