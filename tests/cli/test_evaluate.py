@@ -1,6 +1,7 @@
 """`tinyasc evaluate` over folds, over several runs, one against another, and through microphones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,44 @@ def test_out_keeps_everything(folder, tmp_path):
     assert again["accuracy"] == report["models"][0]["accuracy"]
     assert again["intervals"] == report["models"][0]["intervals"]
     assert records(out / "fold1-seed0", "--against", out / "fold1-seed1")[1]["clips"] == 20
+
+
+def test_kept_answers_are_not_shown_under_other_settings(folder, tmp_path):
+    run, answers = "cv/fold1-seed0", tmp_path / "out/fold1-seed0"
+    invoke(run, "--tta", "2", "--out", tmp_path / "out")
+    assert load(answers / "predictions.npz").about == {"data": "esc10", "split": "test", "tta": 2, "seed": 0}
+    assert "mean of 2 test-time copies" in invoke(answers, "--tta", "2")
+    (kept,), (fresh,) = records(answers, "--tta", "2"), records(run, "--tta", "2")
+    assert kept["log_loss"] == fresh["log_loss"] and (kept["tta"], kept["data"]) == (2, "esc10")
+    for options, words in (
+        ([], "measured with --tta 2; give the same, or name their run"),
+        (["--tta", "2", "--seed", "1"], "measured with --seed 0"),
+        (["--tta", "2", "--split", "validation"], "measured with --split test"),
+        (["--tta", "2", "--data", "esc50"], "measured with --data esc10"),
+        (["--tta", "2", "--root", "esc"], "leave --root out"),
+        (["--tta", "2", "--test-fold", "1"], "--test-fold cannot change"),
+        (["--tta", "2", "--devices", "mics.yaml", "--device-root", "mics"], "--devices cannot change"),
+    ):
+        assert words in invoke(answers, *options, code=2)
+    assert "measured with --tta 2" in invoke(run, "--against", answers, code=2)
+    # The folder of the data is named for the run beside them.
+    compared = records(run, "--tta", "2", "--root", "esc", "--against", answers)[1]
+    assert compared["log_loss"]["difference"] == 0
+    file = answers / "predictions.npz"
+    load(file).with_about({}).save_npz(file)
+    assert "do not say how they were measured" in invoke(answers, code=2)
+
+
+def test_a_cross_validation_is_measured_again_for_other_settings(folder, tmp_path):
+    shutil.copytree("cv", tmp_path / "cv")
+    invoke("--folds", "teacher.yaml", "--root", "esc", "--seeds", "2", "--run", tmp_path / "cv", "--tta", "2")
+    assert "never heard it, mean of 2 test-time copies" in " ".join(invoke(tmp_path / "cv", "--tta", "2").split())
+    (kept,) = records(tmp_path / "cv", "--tta", "2")
+    (plain,) = records("cv")
+    assert kept["log_loss"] != plain["log_loss"]
+    for options in ([], ["--root", str(Path("esc").absolute())]):
+        *runs, together = records(tmp_path / "cv", *options)
+        assert len(runs) == 10 and together["log_loss"] == plain["log_loss"]
 
 
 def test_through_microphones(folder, tmp_path):

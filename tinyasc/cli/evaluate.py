@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyasc.cli.candidates import FILES
 from tinyasc.cli.device_list import shipped_or_own
-from tinyasc.cli.measuring import Measured, Settings, compare, measure_all, pool
+from tinyasc.cli.measuring import SETTINGS, Measured, Settings, compare, measure_all, pool
 from tinyasc.cli.table import Row, print_comparison, print_devices, print_folds, print_pooled, print_table, print_views
 from tinyasc.cli.train import with_data
 from tinyasc.data.devices import DeviceList, load_device_list
@@ -250,7 +250,7 @@ def _write(folder: Path, measured: Sequence[Measured], compared: list[dict[str, 
 
     for m in measured:
         own = folder if flat else folder / m.name.strip("/").replace("/", "-").replace(" ", "-")
-        m.predictions.save(own)
+        m.predictions.with_about({key: m.record[key] for key in SETTINGS}).save(own)
         title = f"{m.name} on {m.record.get('data', 'its test clips')}"
         write_plots(m.record, own, title=title)
         if m.views is not None:
@@ -265,7 +265,9 @@ def _print(
 ) -> None:
     clips = {str(name) for m in measured for name in m.predictions.clips}
     data = ", ".join(sorted({str(m.record.get("data", "kept answers")) for m in measured}))
-    copies = f", mean of {settings.tta} test-time copies (costs x {settings.tta})" if settings.tta > 1 else ""
+    # Kept answers and those measured now have the same settings.
+    tta = measured[0].record["tta"]
+    copies = f", mean of {tta} test-time copies (costs x {tta})" if tta > 1 else ""
     synthetic = ", synthetic scenes" if any(m.record.get("synthetic") for m in measured) else ""
     # A cross-validation has a table of its own, and no costs.
     rows = [_row(m) for m in measured if m.candidate is not None or "per_fold" not in m.record]

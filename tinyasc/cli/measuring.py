@@ -24,6 +24,9 @@ from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
 from tinyasc.training.run import Run, relative
 
+# What answers that are kept say of how they were made.
+SETTINGS = ("data", "split", "tta", "seed")
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -48,13 +51,17 @@ class Settings:
     device_root: Path | None
 
 
-def measure_all(targets: Sequence[Path], name: str | None, root: str | None, settings: Settings) -> list[Measured]:
-    """Every model of every target, measured once."""
+def measure_all(
+    targets: Sequence[Path], name: str | None, root: str | None, settings: Settings, *, beside: bool = False
+) -> list[Measured]:
+    """Every model of every target, measured once; `beside` others, for which the data set's folder is named too."""
     for target in targets:
         if not target.exists():
             raise InputError(f"{target}: no such run or model file")
-    kept = [target for target in targets if _keeps_answers(target, settings)]
+    kept = [target for target in targets if _keeps_answers(target, name, root, settings)]
     rest = tuple(target for target in targets if target not in kept)
+    if kept and not rest and not beside and root is not None:
+        raise InputError(f"{kept[0]}: holds answers alone, for which no audio is read; leave --root out")
     found = [stored_answers(target) for target in kept]
     if not rest:
         return found
@@ -109,17 +116,43 @@ def _unique_names(listed: list[Candidate]) -> list[Candidate]:
     return [c if len(home[c.name]) == 1 else dataclasses.replace(c, name=str(relative(c.path))) for c in listed]
 
 
-def _keeps_answers(target: Path, settings: Settings) -> bool:
-    """Whether a folder holds answers that need no measuring; a cross-validation is measured anew for other settings."""
+def _keeps_answers(target: Path, name: str | None, root: str | None, settings: Settings) -> bool:
+    """Whether a folder's answers are those that are asked for; a cross-validation is measured anew for other settings.
+
+    Raises:
+        InputError: answers alone, made with other settings.
+    """
     if not (target / stored.FILE).is_file():
         return False
-    return not fold_runs(target) or (settings.tta == 1 and settings.part == "test" and settings.devices is None)
+    about = stored.load(target / stored.FILE).about
+    asked = {"--split": ("split", settings.part), "--tta": ("tta", settings.tta)}
+    if settings.tta > 1:
+        asked["--seed"] = ("seed", settings.seed)
+    if name is not None:
+        asked["--data"] = ("data", name)
+    other = [f"{option} {about.get(key)}" for option, (key, value) in asked.items() if about.get(key) != value]
+    given = {"--test-fold": settings.test_fold, "--devices": settings.devices}
+    more = [option for option, value in given.items() if value is not None]
+    if fold_runs(target):
+        return not other and not more and root is None
+    if not set(SETTINGS) <= set(about):
+        raise InputError(f"{target}: its answers do not say how they were measured; measure their model again")
+    if other:
+        raise InputError(
+            f"{target}: holds answers alone, measured with {', '.join(other)}; give the same, or name their run"
+        )
+    if more:
+        raise InputError(
+            f"{target}: holds answers alone, which {more[0]} cannot change; leave it out, or name their run"
+        )
+    return True
 
 
 def stored_answers(folder: Path) -> Measured:
     """What a cross-validation or `--out` kept."""
     kept = stored.load(folder / stored.FILE)
-    return Measured(folder.name, kept, {"answers": str(folder / stored.FILE), **summary.evaluate(kept)})
+    record = {"answers": str(folder / stored.FILE), **{key: kept.about[key] for key in SETTINGS}}
+    return Measured(folder.name, kept, {**record, **summary.evaluate(kept)})
 
 
 def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, settings: Settings) -> Measured:
@@ -199,7 +232,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Paired bootstraps of every model against the one that --against names: a compression's deployed file."""
     plain = Settings(settings.part, settings.test_fold, settings.tta, settings.seed, None, None)
-    others = measure_all(against, name, root, plain)
+    others = measure_all(against, name, root, plain, beside=True)
     deployed = [m for m in others if m.name.endswith(FILES[1])] or others
     if len(deployed) > 1:
         deployed = pool(deployed)

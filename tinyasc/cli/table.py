@@ -56,6 +56,7 @@ def print_folds(name: str, scores: dict[str, Any]) -> None:
     """Prints a cross-validation: every fold, all out-of-fold answers, and what seeds change."""
     seeds = len(scores["over_seeds"]["seeds"]) if "over_seeds" in scores else 1
     title = f"{name}: every fold tested by {'a model' if seeds == 1 else f'{seeds} models (seeds)'} that never heard it"
+    title += f", mean of {scores['tta']} test-time copies" if scores["tta"] > 1 else ""
     table = _table(("fold", "answers", "accuracy", "95 % interval", "class average", "log loss"), left=("fold",))
     for fold, part in scores["per_fold"].items():
         table.add_row(fold, *_scores(part))
