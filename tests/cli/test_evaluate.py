@@ -1,5 +1,6 @@
 """`tinyasc evaluate` over folds, over several runs, one against another, and through microphones."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,12 +14,14 @@ from tones import write_esc
 
 from tinyasc.cli.candidates import candidates
 from tinyasc.cli.main import cli
-from tinyasc.cli.measuring import check_microphones
-from tinyasc.data import Clip
+from tinyasc.cli.measuring import check_microphones, check_unheard
+from tinyasc.data import Clip, load_table
 from tinyasc.data.devices import load_device_list
 from tinyasc.data.scenes import write_scenes
 from tinyasc.errors import InputError
+from tinyasc.evaluate.clips import clip_names
 from tinyasc.evaluate.predictions import load
+from tinyasc.training.recipe import Data
 
 TEACHER = {
     "name": "tones",
@@ -319,3 +322,83 @@ def test_folds_beside_a_run_of_another_kind_are_compared_together(folder):
 def test_damaged_answers(folder, tmp_path):
     (tmp_path / "predictions.npz").write_bytes(b"PK cut")
     assert "damaged, or no predictions" in invoke(tmp_path, code=2)
+
+
+@pytest.fixture
+def dealt(folder, tmp_path, rng):
+    """A run whose folds were dealt by the names of files, and what measures it."""
+    root = tmp_path / "sounds"
+    for label in ("dog", "rain"):
+        (root / label).mkdir(parents=True)
+        for i in range(6):
+            soundfile.write(root / label / f"{i}.wav", 0.1 * rng.standard_normal(8000), 16000)
+    options = ["--data", "folders", "--root", str(root), "--set", "training.epochs=1", "--run", str(tmp_path / "run")]
+    trained = CliRunner().invoke(cli, ["train", "teacher.yaml", *options])
+    assert trained.exit_code == 0, trained.output
+    exported = CliRunner().invoke(cli, ["export", str(tmp_path / "run"), "--to", "onnx", "--precision", "fp32"])
+    assert exported.exit_code == 0, exported.output
+    return root, tmp_path / "run"
+
+
+def add_clips(root):
+    """More files, which move others to other folds."""
+    for i in range(6):
+        for label in ("dog", "rain"):
+            shutil.copy(root / label / f"{i}.wav", root / label / f"more{i}.wav")
+
+
+def test_no_clip_of_training_is_tested_after_folds_moved(dealt):
+    root, run = dealt
+    file = run / "model-fp32.onnx"
+    assert len(records(run)) == len(records(file)) == len(records(run, "--split", "validation")) == 1
+    heard = json.loads((run / "heard.json").read_text())
+    table = load_table("folders", root)
+    split = table.split()
+    assert heard["train"] == sorted(clip_names(table, split.train))
+    assert heard["validation_locations"] == sorted(clip.location for clip in split.validation)
+    add_clips(root)
+    table = load_table("folders", root)
+    moved = {*clip_names(table, table.split().test)} & {*heard["train"], *heard["validation"]}
+    assert moved
+    for target in (run, file):
+        line = invoke(target, code=2)
+        assert f"{len(moved)} of " in line and "were in its training; the lists or files have changed since" in line
+    # A copy elsewhere may be other recordings: said, not refused.
+    shutil.copytree(root, root.parent / "copy")
+    found = CliRunner().invoke(cli, ["evaluate", str(run), "--root", str(root.parent / "copy")])
+    assert found.exit_code == 0 and "the scores are too good" in found.stderr
+
+
+def test_validation_clips_are_held_against_the_training_clips_alone(dealt):
+    root, run = dealt
+    (model,) = candidates(run, named=False)
+    table = load_table("folders", root)
+    split, data = table.split(), Data(name="folders", root=str(root))
+    check_unheard(model, data, table, split, "validation")
+    swapped = dataclasses.replace(split, test=split.validation, validation=split.train)
+    for part in ("test", "validation"):
+        with pytest.raises(InputError, match="were in its training"):
+            check_unheard(model, data, table, swapped, part)
+    # Another recording of a place that was heard.
+    again = dataclasses.replace(split.test[0], location=split.train[0].location)
+    with pytest.raises(InputError, match="1 of 1 test clips"):
+        check_unheard(model, data, table, dataclasses.replace(split, test=(again,)), "test")
+    check_unheard(model, data.model_copy(update={"name": "csv"}), table, swapped, "test")
+
+
+def test_a_file_alone_says_where_the_split_differs(dealt):
+    root, run = dealt
+    alone = shutil.copy(run / "model-fp32.onnx", root.parent / "alone.onnx")
+    arguments = ["evaluate", str(alone), "--data", "folders", "--root", str(root)]
+    found = CliRunner().invoke(cli, arguments)
+    assert found.exit_code == 0 and "new to it" not in found.stderr
+    add_clips(root)
+    found = CliRunner().invoke(cli, arguments)
+    assert found.exit_code == 0
+    assert "was trained on other clips of folders than the present lists name" in found.stderr
+    # A run of before.
+    (run / "heard.json").unlink()
+    found = CliRunner().invoke(cli, ["evaluate", str(run)])
+    assert found.exit_code == 0 and "does not say which clips it was trained on" in found.stderr
+    (run / "heard.json").write_text("{")
+    assert "heard.json: damaged" in invoke(run, code=2)

@@ -127,10 +127,11 @@ def test_what_the_commands_leave_and_say(place):
     folder, teacher, student, trained, compressed = place
     assert {p.name for p in teacher.iterdir()} == {
         ".lock", "data.blake2b", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
+        "heard.json",
     }  # fmt: skip
     assert {p.name for p in student.iterdir()} == {
         ".lock", "data.blake2b", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
-        "plan.json", "teacher_logits.npy", "report.json", *FILES, *GRAPHS,
+        "heard.json", "plan.json", "teacher_logits.npy", "report.json", *FILES, *GRAPHS,
     }  # fmt: skip
     assert f"run: runs/{teacher.name}" in trained.stderr
     assert "validation accuracy" in trained.stdout and "synthetic" in trained.stdout

@@ -17,6 +17,7 @@ from tinyasc.infer.runner import Model, load
 from tinyasc.training.backend import torch_model
 from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.cross_validation import RECORD, fold_fingerprint
+from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Data
 from tinyasc.training.run import Run
 from tinyasc_export.tflite import constant_bytes
@@ -44,6 +45,7 @@ class Candidate:
     budget: int | None = None
     seed: int = 0
     system: str = field(default="", repr=False)
+    heard: Heard | None = field(default=None, repr=False)
 
     def data(self, base: Data, test_fold: int | None, part: str) -> Data:
         """The data set to measure it on: its own folds, unless the command line names one.
@@ -158,6 +160,7 @@ def _run(folder: Path, name: str) -> Candidate:
         None,
         macs,
         seed=trained.recipe.training.seed,
+        heard=Heard.load(folder),
         system=f"run {fold_fingerprint(trained.recipe)}",
     )
 
@@ -172,11 +175,17 @@ def _file(path: Path, name: str, budget: int | None) -> Candidate:
     stored = constant_bytes(content) if content[4:8] == IDENTIFIER else counts.get("parameter_bytes", 0)
     same = [path.name, *(model.card.get(key) for key in ("precision", "recipe", "model", "budget", "quantization"))]
     seed = model.card.get("seed", 0)
+    trained_on = card.get("data", {})
+    heard = Heard.load(path.parent)
+    if heard is not None and heard.digest == trained_on.get("split_blake2b"):
+        trained_on = trained_on | {"root": (Run(path.parent).record()["recipe"].get("data") or {}).get("root")}
+    else:
+        heard = None  # the file lies in another model's run, or in none
     return Candidate(
         name,
         path,
         model,
-        card.get("data", {}),
+        trained_on,
         counts.get("parameters", 0),
         stored,
         counts.get("quantization_bytes", 0),
@@ -185,4 +194,5 @@ def _file(path: Path, name: str, budget: int | None) -> Candidate:
         budget if model.card.get("precision") == "int8" else None,
         seed=seed if isinstance(seed, int) else 0,
         system=json.dumps(same, sort_keys=True, default=str),
+        heard=heard,
     )

@@ -20,6 +20,7 @@ from tinyasc.evaluate import summary
 from tinyasc.evaluate.clips import measure, measure_views
 from tinyasc.evaluate.predictions import Predictions
 from tinyasc.training.features import open_data
+from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
 from tinyasc.training.run import Run, relative
@@ -82,10 +83,53 @@ def measure_all(
             tables[key] = open_data(own)
         todo.append((candidate, own, *tables[key]))
     # All are checked before the first is measured, which may take minutes.
-    for candidate, _, _, split in todo:
+    for candidate, own, table, split in todo:
+        check_unheard(candidate, own, table, split, settings.part)
         if settings.devices is not None:
             check_microphones(candidate, settings.devices, getattr(split, settings.part))
     return found + [_measure(*job, settings) for job in todo]
+
+
+def check_unheard(candidate: Candidate, data: Data, table: ClipTable, split: Split, part: str) -> None:
+    """Makes sure that a model is not measured on what it was trained on.
+
+    Folds that are dealt by a hash of names move when files are added, and lists may be edited.
+
+    Raises:
+        InputError: clips or places of its training, or for the test set of its validation.
+    """
+    where = candidate.trained_on
+    if data.name != where.get("name"):
+        return
+    clips: tuple[Clip, ...] = getattr(split, part)
+    if candidate.heard is None:
+        stated = where.get("split_blake2b")
+        if stated is None:
+            why = "does not say which clips it was trained on"
+        elif stated != Heard.of(table, split).digest:
+            why = f"was trained on other clips of {data.name} than the present lists name"
+        else:
+            return
+        click.echo(f"{candidate.name}: {why}, so some of those measured may not be new to it", err=True)
+        return
+    if not (known := candidate.heard.known(table, clips, validation=part == "test")):
+        return
+    first = f"{len(known)} of {len(clips)} {part} clips ({known[0]}{', ...' if len(known) > 1 else ''})"
+    if _folder(where.get("root")) != _folder(data.root):
+        click.echo(
+            f"{candidate.name}: {first} in {data.root} are named like clips, or come from places, that it was trained "
+            "on; if they are the same recordings, the scores are too good",
+            err=True,
+        )
+        return
+    raise InputError(
+        f"{candidate.name}: {first} or their places were in its training; the lists or files have changed since, "
+        "so train again, or name clips that are new to it with --root"
+    )
+
+
+def _folder(root: str | None) -> Path | None:
+    return None if root is None else Path(root).expanduser().resolve()
 
 
 def check_microphones(candidate: Candidate, devices: DeviceList, clips: Sequence[Clip]) -> None:

@@ -16,6 +16,7 @@ from tinyasc.errors import InputError, TinyascError
 from tinyasc.models import FAMILIES
 from tinyasc.training.augmentation import heard_responses
 from tinyasc.training.count import parameters_and_macs
+from tinyasc.training.heard import Heard
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.capture import capture
@@ -68,11 +69,13 @@ def _captured(trained: Trained) -> tuple[Graph, Bundle]:
 
 def _card(trained: Trained) -> dict[str, Any]:
     assert trained.recipe.data is not None, "a trained run's recipe has data"
+    heard = Heard.load(trained.path)
     return {
         "model": trained.recipe.model,
         "recipe": trained.recipe.name,
         "data": trained.recipe.data.model_dump(exclude={"root"})
         | {"synthetic": trained.synthetic, "trained_on_validation_clips": trained.recipe.training.final}
+        | ({} if heard is None else {"split_blake2b": heard.digest})
         | heard_responses(trained.recipe.augment),
         "validation": trained.validation,
     }

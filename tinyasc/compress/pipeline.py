@@ -175,6 +175,7 @@ def _card(
             "train_clips": len(data.train.labels),
             "validation_clips": len(data.validation.labels),
             "trained_on_validation_clips": student.training.final,
+            "split_blake2b": data.heard.digest,
             **heard_responses(student.augment),
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},

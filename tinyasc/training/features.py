@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tinyasc.data.tau import is_synthetic
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, normalize
 from tinyasc.training.distributed import rank, world_size
+from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Data
 
@@ -61,6 +62,7 @@ class Prepared:
     split: Split
     synthetic: bool
     identity: str
+    heard: Heard = field(default_factory=Heard)
 
     def trained_on(self, final: bool) -> Part:
         """The training set, or with `final` the training and then the validation set."""
@@ -128,6 +130,7 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
         split,
         table.synthetic,
         digest.hexdigest(),
+        Heard.of(table, split),
     )
 
 

@@ -72,6 +72,7 @@ def fit(
             front_end=data.front_end,
             validation=validation,
             synthetic=data.synthetic,
+            heard=data.heard,
         )
     barrier()
     return run.load()

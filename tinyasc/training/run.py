@@ -19,6 +19,7 @@ from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
 from tinyasc.training.distributed import rank
+from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe, check_recipe, load_recipe
 
 RUNS = "runs"
@@ -108,10 +109,12 @@ class Run:
         front_end: FrontEnd,
         validation: dict[str, float],
         synthetic: bool,
+        heard: Heard,
     ) -> None:
-        """Writes the weights, then the record that marks the run as finished."""
+        """Writes the weights and the clips that were heard, then the record that marks the run as finished."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors))
+        heard.save(self.path)
         record = {
             "labels": list(labels),
             "front_end": front_end.to_dict(),
