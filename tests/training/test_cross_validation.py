@@ -147,6 +147,27 @@ def test_answers_of_other_weights_or_copies_are_made_again(esc, crossed, tmp_pat
     assert (copies.probabilities != found.probabilities).any()
 
 
+def test_answers_on_test_clips_that_changed_are_made_again(esc, crossed, tmp_path):
+    # Fold 1 is tested by its own run alone, and its audio is in the training of the others: kept as it was for them.
+    found, folder, _ = crossed
+    shutil.copytree(esc, tmp_path / "esc")
+    shutil.copytree(folder, tmp_path / "cv")
+    run, table = cross_validation.Run(tmp_path / "cv/fold1-seed0"), load_table("esc10", tmp_path / "esc")
+    clip = next(clip for clip in table.clips if clip.fold == 1)
+
+    def measured():
+        return cross_validation._one(recipe(tmp_path / "esc"), table, run, 1, 0, 1, 0)
+
+    first = found.where(found.folds == 1)
+    before = (run.path / cross_validation.TEST).stat().st_mtime_ns
+    np.testing.assert_array_equal(measured().probabilities, first.probabilities)
+    assert (run.path / cross_validation.TEST).stat().st_mtime_ns == before
+    soundfile.write(clip.path, soundfile.read(clip.path)[0][::-1] * 0.5, 16000)
+    again = measured()
+    changed = (again.probabilities != first.probabilities).any(axis=1)
+    assert again.clips[changed].tolist() == [clip.path.name]
+
+
 def test_a_student_alone(esc, tmp_path):
     student = {
         "model": {"family": "sepconv_ca", "base_channels": 8},

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tinyasc.data import ClipTable
+from tinyasc.data import Clip, ClipTable
+from tinyasc.data.extract import file_mark
 from tinyasc.errors import InputError
 from tinyasc.evaluate.clips import clip_names, measure
 from tinyasc.evaluate.predictions import Predictions, join, load
@@ -119,6 +120,16 @@ def _neutral(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data, "training": recipe.training.model_copy(update={"seed": 0})})
 
 
+def _state(clips: Sequence[Clip]) -> str:
+    """A hash that changes with what clips are and with their files, wherever these lie."""
+    digest = hashlib.blake2b(digest_size=16)
+    for clip in clips:
+        mark = file_mark(clip.path)
+        file = None if mark is None else (mark.size, mark.changed_ns)
+        digest.update(repr((clip.path.name, clip.segment, clip.scene, clip.device, clip.location, file)).encode())
+    return digest.hexdigest()
+
+
 def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: int, tta_seed: int) -> Predictions:
     """One fold of one seed: trained where it is not yet, and measured on its test clips."""
     assert recipe.data is not None
@@ -131,7 +142,7 @@ def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: 
         trained = fit(recipe, run, prepared, title=title)
         clips = prepared.split.test
         weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
-        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed}
+        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed, "clips": _state(clips)}
         file = run.path / TEST
         if file.is_file():
             kept = load(file)
