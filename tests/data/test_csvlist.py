@@ -173,3 +173,14 @@ def test_one_file_in_two_folds_is_refused(tmp_path):
     table = load_table("csv", write(tmp_path, "filename,label,fold,start,end", *lines))
     with pytest.raises(InputError, match=r"'a0\.wav' is in the"):
         split_table(table)
+
+
+def test_a_class_that_only_the_test_set_has_is_refused(tmp_path):
+    lines = [f"{label}{i}.wav,{label},train" for label in ("dog", "rain") for i in range(4)]
+    lines += ["dog4.wav,dog,test", "wind1.wav,wind,test", "wind2.wav,wind,test"]
+    table = load_table("csv", write(tmp_path, "filename,label,split", *lines))
+    with pytest.raises(InputError, match="only the test set has the class 'wind'"):
+        split_table(table)
+    lines[-1] = "wind2.wav,wind,train"
+    lines.append("wind3.wav,wind,train")
+    assert len(split_table(load_table("csv", write(tmp_path, "filename,label,split", *lines))).test) == 2

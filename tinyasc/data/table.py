@@ -97,7 +97,8 @@ class ClipTable:
             seed: chooses the validation locations. Only for tables whose validation is cut by location.
 
         Raises:
-            InputError: clips without labels, an unknown fold, or a location that would lie in two sets.
+            InputError: clips without labels, an unknown fold, a location that would lie in two sets, or a class
+                that only the test set has.
         """
         if not self.labels:
             raise InputError(
@@ -118,6 +119,11 @@ class ClipTable:
             train, validation = cut_by_location(rest, seed=seed)
         split = Split(train=train, validation=validation, test=test)
         check_disjoint(split, self.name)
+        if strange := sorted({clip.scene for clip in test} - {clip.scene for clip in (*train, *validation)}):
+            raise InputError(
+                f"data set {self.name}: only the test set has the class {strange[0]!r}, so no model can learn it; "
+                "add training clips of it, or take its clips off the list"
+            )
         return split
 
     def _cut_fold(
