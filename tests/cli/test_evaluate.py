@@ -296,6 +296,8 @@ def test_data_with_one_official_split(folder, tmp_path):
         (["cv/fold1-seed0", "--devices", "nobody.yaml", "--device-root", "mics"], "no such list"),
         (["cv/fold1-seed0", "--devices", "mics.yaml", "--device-root", "esc"], "no such impulse response"),
         (["cv/fold1-seed0", "--against", "nowhere"], "no such run"),
+        (["--folds", "teacher.yaml", "--root", "esc", "--run", "new", "--against", "nowhere"], "--against nowhere: no"),
+        (["nowhere", "--out", "mics.yaml/out"], "mics.yaml is no folder that can be written to"),
         (["cv/fold1-seed0", "--test-fold", "2"], "fold 2 is no test for it"),
         (["cv", "--split", "validation", "--test-fold", "1"], "is no test for it"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,12 @@ def command(
       tinyasc evaluate runs/a --devices devices/micirp --device-root MICIRP
     """  # noqa: D301 (click reads the backspace)
     settings = Settings(part, test_fold, tta, seed, *_devices(device_list, device_root))
+    # Said before minutes of measuring, or hours of training.
+    for target in against:
+        if not target.exists():
+            raise InputError(f"--against {target}: no such run or model file")
+    if out is not None:
+        _check_writable(out)
     if folds is None:
         if given := [name for name, value in (("--set", overrides), ("--like", like), ("--run", folder)) if value]:
             raise InputError(f"{given[0]}: goes with --folds RECIPE alone")
@@ -180,6 +187,13 @@ def command(
         _print(measured, pooled, compared, settings)
     if out is not None:
         click.echo(f"written: {out}", err=as_json)
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes sure that a folder can be written, or made, and makes nothing."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"--out {folder}: {there} is no folder that can be written to; name another")
 
 
 def _devices(name: str | None, root: Path | None) -> tuple[DeviceList | None, Path | None]:
