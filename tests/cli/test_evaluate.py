@@ -404,3 +404,19 @@ def test_a_file_alone_says_where_the_split_differs(dealt):
     assert found.exit_code == 0 and "does not say which clips it was trained on" in found.stderr
     (run / "heard.json").write_text("{")
     assert "heard.json: damaged" in invoke(run, code=2)
+
+
+def test_two_runs_of_one_seed_and_fold_are_not_scored_together(folder, tmp_path):
+    shutil.copytree("cv/fold1-seed0", tmp_path / "again")
+    result = CliRunner().invoke(cli, ["evaluate", "--json", "cv/fold1-seed0", str(tmp_path / "again")])
+    assert "since two of them have one seed and fold" in result.stderr and len(result.stdout.splitlines()) == 2
+
+
+def test_validation_clips_that_were_trained_on_are_no_validation(folder):
+    (model,) = candidates(Path("cv/fold1-seed0"), named=False)
+    base = Data(name="esc10", root="esc")
+    assert model.data(base, None, "validation").test_fold == 1
+    final = dataclasses.replace(model, trained_on=model.trained_on | {"trained_on_validation_clips": True})
+    with pytest.raises(InputError, match="leave --split validation out"):
+        final.data(base, None, "validation")
+    assert final.data(base, None, "test").test_fold == 1

@@ -157,3 +157,10 @@ def test_a_name_that_is_no_segment(recordings):
             stream.write(f"\n{row}\n")
     with pytest.raises(InputError, match=r"fold1_train\.csv: row 82 names audio/x\.wav, not scene-city-"):
         load_table("tau2022", recordings)
+
+
+def test_every_part_of_a_file_has_a_key_of_its_own():
+    parts = [None, (0, 1), (0, 2), (0.5, 1), (1, 2), (0, 0.5)]
+    keys = [extract.row_key("content", part) for part in parts]
+    assert len(set(keys)) == len(parts)
+    assert extract.row_key("content", (0.0, 1.0)) == keys[1] != extract.row_key("other", (0, 1))

@@ -11,6 +11,8 @@ import soundfile
 from tones import write_esc
 
 from tinyasc.data import Clip, ClipTable, load_table
+from tinyasc.data.devices import DeviceList
+from tinyasc.data.microphones import write_devices
 from tinyasc.errors import InputError
 from tinyasc.evaluate import predictions
 from tinyasc.training import cross_validation
@@ -88,6 +90,24 @@ def test_devices_of_the_validation_fold_count_as_seen_where_it_is_trained_on(tmp
     found = cross_validate(r, tmp_path / "cv", seeds=[0])
     seen = dict(zip(zip(found.devices.tolist(), found.folds.tolist(), strict=True), found.seen.tolist(), strict=True))
     assert seen == {("x", 1): int(final), ("x", 2): 1, ("z", 1): 1, ("z", 2): 1, ("z", 3): 1}
+
+
+def test_microphones_kept_for_testing_count_as_unseen(tmp_path, rng):
+    for name in "abcd":
+        soundfile.write(tmp_path / f"{name}.wav", rng.standard_normal(20) / 10, 16000)
+    clips = []
+    for i in range(12):
+        path = tmp_path / f"clip{i}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(8000), 16000)
+        clips.append(Clip(path, "xy"[i % 2], "", f"place{i}", 1 + i // 2 % 3))
+    table = ClipTable("t", ("x", "y"), tuple(clips), validation_by="fold")
+    devices = DeviceList("m", train=("a.wav",), bank=("d.wav",), test=("b.wav", "c.wav"))
+    file = write_devices(table, devices, tmp_path, tmp_path / "out", sample_rate=16000)
+    r = recipe(file, data={"name": "csv"}, training={"epochs": 1, "batch_size": 16})
+    found = cross_validate(r, tmp_path / "cv", seeds=[0])
+    assert len(found) == 36
+    seen = {(str(device), int(flag)) for device, flag in zip(found.devices, found.seen, strict=True)}
+    assert seen == {("clean", 1), ("a", 1), ("b", 0), ("c", 0)}
 
 
 def test_labels_and_answers_belong_together(esc, crossed):
