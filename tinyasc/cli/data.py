@@ -98,7 +98,8 @@ def through(name: str, root: str, devices: str, device_root: Path, rate: int, ou
     """Write a data set as several devices would have recorded it: each clip clean and through two microphones.
 
     One copy goes through a microphone of the list's `train`, one through one of its `test`, which is never trained on.
-    Train on the result with --set data.name=csv; its bank.txt is for augment.dirs. A killed command goes on.
+    With one official split only its test clips go through the latter. Train on the result with --set data.name=csv; its
+    bank.txt is for augment.dirs. A killed command goes on.
 
     \b
     Examples:
