@@ -20,6 +20,7 @@ from tinyasc.infer.runner import load
 from tinyasc.models import build
 from tinyasc.training.features import Part
 from tinyasc.training.fit import logits
+from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run, Trained
 
@@ -36,7 +37,7 @@ def trained(folder: Path, **model) -> Trained:
     run = Run(folder)
     scores = {"val_accuracy": 0.5, "val_log_loss": 0.7}
     state = module.state_dict()
-    run.save(state, recipe=recipe, labels=LABELS, front_end=FRONT_END, validation=scores, synthetic=True)
+    run.save(state, recipe=recipe, labels=LABELS, front_end=FRONT_END, validation=scores, synthetic=True, heard=Heard())
     return run.load()
 
 
