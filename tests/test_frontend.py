@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import ADDED_FIELDS, FrontEnd, features, fit_length, log_mel, mel_filterbank, normalize
-from tinyasc.training.recipe import FrontEndPart
+from tinyasc.training.recipe_parts import FrontEndPart
 
 BASE = FrontEnd()
 

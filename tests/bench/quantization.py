@@ -28,7 +28,8 @@ from tinyasc.frontend import normalize
 from tinyasc.infer.runner import softmax
 from tinyasc.training.features import Prepared, cache_folder, class_indices, prepare
 from tinyasc.training.fit import fit
-from tinyasc.training.recipe import Qat, Recipe, load_recipe
+from tinyasc.training.recipe import Recipe, load_recipe
+from tinyasc.training.recipe_parts import Qat
 from tinyasc.training.run import Run
 from tinyasc_export import reference
 from tinyasc_export.drift import quantize_input

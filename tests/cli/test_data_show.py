@@ -10,7 +10,7 @@ from tinyasc.data import Clip
 from tinyasc.data.scenes import write_scenes
 from tinyasc.frontend import FrontEnd, fit_length, log_mel
 from tinyasc.training import pictures
-from tinyasc.training.recipe import Augment
+from tinyasc.training.recipe_parts import Augment
 
 RATE = 8000
 FRONT_END = {"sample_rate": RATE, "clip_seconds": 1.0, "n_fft": 256, "hop_length": 128, "n_mels": 16}

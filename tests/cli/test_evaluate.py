@@ -21,7 +21,7 @@ from tinyasc.data.scenes import write_scenes
 from tinyasc.errors import InputError
 from tinyasc.evaluate.clips import clip_names
 from tinyasc.evaluate.predictions import load
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 
 TEACHER = {
     "name": "tones",

@@ -9,7 +9,8 @@ from tinyasc.data import Split
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
 from tinyasc.training.features import Part, Prepared
-from tinyasc.training.recipe import Qat, check_recipe
+from tinyasc.training.recipe import check_recipe
+from tinyasc.training.recipe_parts import Qat
 from tinyasc.training.run import Run, Trained
 
 FRONT_END = FrontEnd(sample_rate=8000, clip_samples=8000, n_fft=512, win_length=512, hop_length=200, n_mels=16)

@@ -17,7 +17,7 @@ from tinyasc.errors import InputError
 from tinyasc.training import fit as fit_module
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.fit import fit, logits
-from tinyasc.training.recipe import Qat
+from tinyasc.training.recipe_parts import Qat
 from tinyasc.training.run import Run
 from tinyasc_export import reference
 from tinyasc_export.calibration import METHODS, activation_ranges

@@ -19,7 +19,8 @@ from tinyasc.training.augmentation import (
     needs_waveforms,
 )
 from tinyasc.training.classifier import Classifier
-from tinyasc.training.recipe import Augment, check_recipe
+from tinyasc.training.recipe import check_recipe
+from tinyasc.training.recipe_parts import Augment
 
 FRONT_END = FrontEnd(sample_rate=8000, clip_samples=4000, n_fft=256, win_length=256, hop_length=128, n_mels=16)
 SCALE = torch.linspace(0.1, 0.2, 16)[None]

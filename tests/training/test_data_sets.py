@@ -12,7 +12,7 @@ from tinyasc.data.cache import load_features
 from tinyasc.frontend import FrontEnd, normalize
 from tinyasc.training import features
 from tinyasc.training.features import cache_folder, open_data, prepare
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 
 FRONT_END = FrontEnd(sample_rate=8000, clip_samples=800, n_fft=256, win_length=256, hop_length=128, n_mels=16)
 

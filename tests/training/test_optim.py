@@ -6,7 +6,7 @@ from torch import nn
 
 from tinyasc.errors import InputError
 from tinyasc.training.optim import freeze_statistics, make_optimizer, parameter_groups, prepare_norms
-from tinyasc.training.recipe import Training
+from tinyasc.training.recipe_parts import Training
 
 
 def after_steps(steps, **training):

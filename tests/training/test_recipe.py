@@ -6,7 +6,8 @@ import yaml
 
 from tinyasc.errors import InputError
 from tinyasc.models import FAMILIES
-from tinyasc.training.recipe import Recipe, Training, check_recipe, load_recipe, shipped_recipes
+from tinyasc.training.recipe import Recipe, check_recipe, load_recipe, shipped_recipes
+from tinyasc.training.recipe_parts import Training
 
 MINIMAL = {"name": "x", "model": {"family": "sepconv_ca"}}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tinyasc.training import schedule as schedules
-from tinyasc.training.recipe import Training
+from tinyasc.training.recipe_parts import Training
 
 
 def factors(steps_per_epoch, steps, **training):

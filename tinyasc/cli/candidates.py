@@ -18,7 +18,7 @@ from tinyasc.training.backend import torch_model
 from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.cross_validation import RECORD, fold_fingerprint
 from tinyasc.training.heard import Heard
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import Run
 from tinyasc_export.tflite import constant_bytes
 from tinyasc_export.tflite_metadata import IDENTIFIER

@@ -18,7 +18,7 @@ from tinyasc.data.scenes import write_scenes
 from tinyasc.errors import InputError
 from tinyasc.training.features import open_data
 from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 
 
 @click.group("data")

@@ -11,7 +11,8 @@ from tinyasc.data import DATASETS, Clip
 from tinyasc.errors import InputError
 from tinyasc.training.features import open_data
 from tinyasc.training.pictures import draw, examples, needs_partner, one_of_each_scene, pictures, transforms_of
-from tinyasc.training.recipe import Data, FrontEndPart, load_recipe
+from tinyasc.training.recipe import load_recipe
+from tinyasc.training.recipe_parts import Data, FrontEndPart
 
 
 @click.command("show")

@@ -22,7 +22,7 @@ from tinyasc.evaluate.predictions import Predictions
 from tinyasc.training.features import open_data
 from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import Run, relative
 
 # What answers that are kept say of how they were made.

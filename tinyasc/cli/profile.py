@@ -16,7 +16,7 @@ from tinyasc.compress.profile import measure_drift, profile
 from tinyasc.compress.stored import Stored, open_stored
 from tinyasc.errors import InputError
 from tinyasc.infer.find import newest_model
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import Run
 from tinyasc_export.drift import Drift
 

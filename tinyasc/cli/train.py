@@ -11,7 +11,8 @@ from tinyasc.files import write_atomic
 from tinyasc.training.distributed import connected, first_here_first, rank
 from tinyasc.training.features import DEMO_ROOT, open_data, prepare
 from tinyasc.training.fit import fit
-from tinyasc.training.recipe import Data, Recipe, load_recipe, shipped_recipes
+from tinyasc.training.recipe import Recipe, load_recipe, shipped_recipes
+from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import RUNS, Run
 from tinyasc.training.waveforms import with_waveforms
 

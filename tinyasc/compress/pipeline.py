@@ -22,7 +22,8 @@ from tinyasc.training.augmentation import heard_responses
 from tinyasc.training.distributed import world_size
 from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
-from tinyasc.training.recipe import Qat, Recipe
+from tinyasc.training.recipe import Recipe
+from tinyasc.training.recipe_parts import Qat
 from tinyasc.training.run import RUNS, Run, Trained
 from tinyasc.training.waveforms import with_waveforms
 from tinyasc_export.calibration import METHODS

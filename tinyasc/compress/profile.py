@@ -16,7 +16,7 @@ from tinyasc.errors import InputError
 from tinyasc.frontend import normalize
 from tinyasc.training.features import cache_folder, open_data
 from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 from tinyasc_export.count import count, per_module, per_op
 from tinyasc_export.drift import Drift, drift
 from tinyasc_export.memory import plan

@@ -20,7 +20,7 @@ from tinyasc.errors import GraphError, InputError
 from tinyasc.training.classifier import DivergedError
 from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
-from tinyasc.training.recipe import Distill, Qat, Training
+from tinyasc.training.recipe_parts import Distill, Qat, Training
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.calibration import activation_ranges
 from tinyasc_export.graph import Graph

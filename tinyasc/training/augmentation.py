@@ -13,7 +13,7 @@ from tinyasc.augment.impulse_response import bank_files
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
 from tinyasc.frontend_torch import LogMel
-from tinyasc.training.recipe import Augment
+from tinyasc.training.recipe_parts import Augment
 
 
 def needs_waveforms(settings: Augment) -> bool:

@@ -22,7 +22,7 @@ from tinyasc.frontend import FrontEnd, normalize
 from tinyasc.training.distributed import rank, world_size
 from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Data
+from tinyasc.training.recipe_parts import Data
 
 DEMO_ROOT = Path("demo-scenes")
 CLIPS_AT_ONCE = 1000

@@ -27,7 +27,8 @@ from tinyasc.training.distributed import barrier, processes_here, rank, world_si
 from tinyasc.training.features import Prepared, loader
 from tinyasc.training.journal import Journal, lines
 from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Recipe, Training
+from tinyasc.training.recipe import Recipe
+from tinyasc.training.recipe_parts import Training
 from tinyasc.training.run import Run, Trained
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from tinyasc.errors import InputError
-from tinyasc.training.recipe import Training
+from tinyasc.training.recipe_parts import Training
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

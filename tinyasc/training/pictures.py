@@ -16,7 +16,7 @@ from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd, fit_length, log_mel, normalize
 from tinyasc.training.augmentation import AugmentedFeatures, gain_scale, needs_waveforms, refuse_stereo
-from tinyasc.training.recipe import Augment
+from tinyasc.training.recipe_parts import Augment
 
 # What switches a transform on, and the keys that belong to it.
 KEYS: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from tinyasc.training.recipe import Training
+from tinyasc.training.recipe_parts import Training
 
 
 def warm_up(step: int, *, steps: float) -> float:
