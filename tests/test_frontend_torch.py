@@ -92,7 +92,10 @@ def test_any_record(data):
     atol = DB_TOLERANCE if front_end.log else POWER_TOLERANCE * largest
     assert_twins(front_end, samples, torch.float64, atol)
     if data.draw(st.booleans()):
-        assert_twins(normalized(front_end), samples, torch.float64, atol)
+        # numpy's are rounded to float32 behind the offsets, which may be larger than the features.
+        scaled = normalized(front_end)
+        rounding = np.spacing(max(np.abs(features(clip, scaled)).max() for clip in samples))
+        assert_twins(scaled, samples, torch.float64, atol + rounding)
 
 
 def test_a_pure_tone_in_double_precision():

@@ -168,8 +168,8 @@ def _sigmoid(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: R
     inner = np.clip(centred, -radius, radius)
     probability = rounding.logistic(rescale(inner, multiplier, shift))
     y = np.minimum(rounding.shift_down(probability, 23), 255) - 128
-    y = np.where(centred <= -radius, -128, y)
-    return np.where(centred >= radius, 127, y)
+    y = np.where(centred >= radius, 127, y)
+    return np.where(centred <= -radius, -128, y)  # last, as the kernel does: steps of 8 and wider have radius 0
 
 
 def _hardswish(op: Op, tensors: list[Tensor], inputs: list[np.ndarray], rescale: Rescale) -> np.ndarray:

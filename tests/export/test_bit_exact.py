@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runtimes import run_litert, run_tflm
 
 from tinyasc_export import reference
-from tinyasc_export.graph import WEIGHTED, Graph
+from tinyasc_export.graph import WEIGHTED, Graph, Op, Tensor
 from tinyasc_export.quantize import calibrate, quantize_int8, quantize_int16x8
 from tinyasc_export.tflite import to_tflite
 
@@ -23,8 +23,10 @@ pytest.importorskip("tflite_micro", reason="the tflite-micro wheel exists for x8
 QUANTIZERS = {"int8": quantize_int8, "int16": quantize_int16x8}
 # Where LiteRT's reference kernels round otherwise than TensorFlow Lite Micro, by 1 unit at that operator. Of 6,000
 # random graphs at int16, fully_connected did so in 285, mul in 41 and relu in 1; of 2,500 at int8, fully_connected in
-# 16. Every other operator was equal in all of them.
-LITERT_DIFFERS = ("fully_connected", "mul", "relu")
+# 16. LiteRT looks the sigmoid at int8 up in a table, where TensorFlow Lite Micro saturates from a radius of whole steps
+# on: with an input scale s of 2 to 8 that cuts off answers of up to 256 * sigmoid(-4) = 4.6 steps (at s = 4, where the
+# radius falls from 3 steps to 1), and from 8 on the radius is 0. Every other operator was equal in all of them.
+LITERT_DIFFERS = {"fully_connected": 1, "mul": 1, "relu": 1, "sigmoid": 5}
 
 
 def kill_channels(net: Net, rng: np.random.Generator) -> None:
@@ -87,11 +89,15 @@ def check(graph: Graph, q: np.ndarray) -> None:
     values = reference.run_all(graph, q)
     np.testing.assert_array_equal(values[graph.output], run_tflm(data, q), err_msg=str(graph))
     if not np.array_equal(run_litert(data, q, reference_kernels=True), values[graph.output]):
-        kind, steps = first_difference(graph, q, values)
-        assert kind in LITERT_DIFFERS and steps == 1, f"LiteRT: {kind} by {steps}\n{graph}"
+        op, steps = first_difference(graph, q, values)
+        scale = graph.tensors[op.inputs[0]].scale.max()
+        allowed = LITERT_DIFFERS.get(op.kind, 0)
+        if op.kind == "sigmoid":
+            allowed = 0 if scale < 2 or q.dtype == np.int16 else allowed if scale < 8 else 128
+        assert 0 < steps <= allowed, f"LiteRT: {op.kind} by {steps}\n{graph}"
 
 
-def first_difference(graph: Graph, q: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, int]:
+def first_difference(graph: Graph, q: np.ndarray, values: dict[str, np.ndarray]) -> tuple[Op, int]:
     """The first operator whose output in LiteRT is not the reference's, and by how many units."""
     for i, op in enumerate(graph.ops):
         head = copy.deepcopy(graph)
@@ -99,8 +105,20 @@ def first_difference(graph: Graph, q: np.ndarray, values: dict[str, np.ndarray])
         head.prune()
         steps = run_litert(to_tflite(head), q, reference_kernels=True).astype(int) - values[op.output]
         if np.any(steps):
-            return op.kind, int(np.abs(steps).max())
-    return "none", 0
+            return op, int(np.abs(steps).max())
+    raise AssertionError("the whole graphs differ, and no operator does")
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 1.99, 2.0, 3.99, 4.0, 4.04, 6.0, 7.99, 8.0, 20.0])
+@pytest.mark.parametrize("zero_point", [-5, 0, 127])
+def test_sigmoid_of_every_int8_value_at_any_scale(scale, zero_point):
+    """Steps of 2 and wider are where TensorFlow Lite Micro saturates early, and the reference with it."""
+    x, y = (
+        Tensor(name, (1, 16, 16, 1), "int8", None, np.array([step]), np.array([zero]))
+        for name, step, zero in (("x", scale, zero_point), ("y", 1 / 256, -128))
+    )
+    graph = Graph({"x": x, "y": y}, [Op("sigmoid", ["x"], "y", {}, "m")], "x", "y")
+    check(graph, np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1))
 
 
 # Graphs are drawn anew in every run of the long test; the sample is the same each time.
