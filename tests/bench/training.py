@@ -87,7 +87,7 @@ def bare(recipe: Recipe, data: Prepared) -> dict[str, torch.Tensor]:
             seed = (settings.seed * 1_000_003 + epoch) * 1_000_003 + 2 * number
             torch.manual_seed(seed)
             batch = {"features": features[index], "label": labels[index]}
-            x, target, _ = shell.augmented(batch, torch.Generator().manual_seed(seed + 1))
+            x, target, _, _ = shell.augmented(batch, torch.Generator().manual_seed(seed + 1))
             optimizer.zero_grad()
             F.cross_entropy(module(x), target).backward()
             optimizer.step()

@@ -131,7 +131,7 @@ def classifier(values, module=None, **parts):
 def test_targets_and_teacher_follow_both_mixes_in_turn():
     made = batch() | {"teacher": 60.0 * F.one_hot(torch.arange(12) % 3, 3)}
     module = classifier({"between_class": True, "mixup_alpha": 0.5}, distill={"temperature": 1.0})
-    _, target, teacher = module.augmented(made, seeded())
+    _, target, teacher, _ = module.augmented(made, seeded())
     g = seeded()
     _, first = augment.between_class(made["waveform"][:, :4000], made["label"], g, sample_rate=8000)
     second = augment.mixup(12, g, alpha=0.5)

@@ -81,8 +81,8 @@ def test_the_distillation_loss_is_its_formula(share):
     module = Classifier(torch.nn.Identity(), r, n_classes=CLASSES, band_scale=torch.ones(BANDS), steps_per_epoch=1)
     x = torch.zeros(batch, 1, BANDS, FRAMES)
     made = {"features": x, "label": torch.from_numpy(labels), "teacher": torch.from_numpy(teacher)}
-    _, target, soft = module.augmented(made, torch.Generator())
-    got = float(module.loss(torch.from_numpy(student), target.double(), soft))
+    _, target, soft, _ = module.augmented(made, torch.Generator())
+    got = float(module.scene_loss(torch.from_numpy(student), target.double(), soft))
 
     def log_softmax(z):
         return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
@@ -98,7 +98,7 @@ NO_AUGMENT = {"roll": False, "time_mask": 0, "freq_mask": 0}
 
 def test_the_loss_without_a_teacher_is_cross_entropy():
     module = Classifier(torch.nn.Identity(), recipe(), n_classes=2, band_scale=torch.ones(BANDS), steps_per_epoch=1)
-    got = module.loss(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.25, 0.75]]), None)
+    got = module.scene_loss(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.25, 0.75]]), None)
     log_p = torch.tensor([1.0, 3.0]).log_softmax(dim=0)
     assert float(got) == pytest.approx(float(-0.25 * log_p[0] - 0.75 * log_p[1]))
 
@@ -110,7 +110,7 @@ def test_mixup_mixes_features_targets_and_teacher_alike():
     # The features hold the one-hot label; so does the teacher, nearly.
     x = torch.nn.functional.one_hot(labels, CLASSES).float()[:, None, :, None].expand(12, 1, CLASSES, 4)
     made = {"features": x, "label": labels, "teacher": 50 * torch.nn.functional.one_hot(labels, CLASSES).float()}
-    mixed, target, teacher = module.augmented(made, torch.Generator().manual_seed(0))
+    mixed, target, teacher, _ = module.augmented(made, torch.Generator().manual_seed(0))
     assert teacher is not None
     assert torch.allclose(mixed[:, 0, :, 0], target) and torch.allclose(teacher, target)
     assert torch.allclose(target.sum(dim=1), torch.ones(12)) and (target.max(dim=1).values < 0.999).any()

@@ -123,9 +123,9 @@ def test_frozen_norms_keep_what_they_started_with(unbroken):
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path, monkeypatch):
     seen, loss = set(), Classifier.loss
 
-    def watched(self, logits, target, teacher):
-        seen.add(logits.dtype)
-        return loss(self, logits, target, teacher)
+    def watched(self, answers, target, teacher, device):
+        seen.add(answers["scene"].dtype)
+        return loss(self, answers, target, teacher, device)
 
     monkeypatch.setattr(Classifier, "loss", watched)
     result = fit(recipe(training={"precision": "bf16-mixed", "epochs": 1}), Run(tmp_path), DATA)

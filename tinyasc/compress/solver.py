@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +56,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
 
     @cache
     def cost(steps: int) -> Plan:
-        options = recipe.model_options | {option: steps * step}
+        options: dict[str, Any] = recipe.model_options | {option: steps * step}
         channels = front_end.channels
         module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, in_channels=channels, **options)
         check_input(module, recipe.family, shape=front_end.shape)

@@ -55,8 +55,26 @@ FAMILIES = {
 }
 
 
-def build(family: str, *, n_classes: int, n_mels: int, in_channels: int = 1, **options: Any) -> nn.Module:
+def build(
+    family: str,
+    *,
+    n_classes: int,
+    n_mels: int,
+    in_channels: int = 1,
+    parents: tuple[int, ...] = (),
+    n_devices: int = 0,
+    **options: Any,
+) -> nn.Module:
     """Builds a model that maps (batch, in_channels, n_mels, frames) to logits (batch, n_classes).
+
+    Args:
+        family: a key of `FAMILIES`.
+        n_classes: K.
+        n_mels: bands of the features.
+        in_channels: channels of the features.
+        parents: the group of every class, for families that learn groups beside the scenes.
+        n_devices: recording devices of the training clips, for families that learn or are given them.
+        options: the family's own.
 
     Raises:
         InputError: an unknown family, an option that the family does not have, or several input channels where it takes
@@ -65,17 +83,18 @@ def build(family: str, *, n_classes: int, n_mels: int, in_channels: int = 1, **o
     if family not in FAMILIES:
         raise InputError(f"model family {family!r} is unknown; choose one of: {', '.join(sorted(FAMILIES))}")
     _check_width(family, options)
-    if in_channels != 1:
-        if "in_channels" not in inspect.signature(FAMILIES[family].build).parameters:
-            raise InputError(
-                f"model family {family} takes one channel, the front end gives {in_channels}; "
-                "leave out front_end.deltas and front_end.stereo, or choose another family"
-            )
-        options = options | {"in_channels": in_channels}
+    known = inspect.signature(FAMILIES[family].build).parameters
+    if in_channels != 1 and "in_channels" not in known:
+        raise InputError(
+            f"model family {family} takes one channel, the front end gives {in_channels}; "
+            "leave out front_end.deltas and front_end.stereo, or choose another family"
+        )
+    facts = {"in_channels": in_channels, "parents": parents, "n_devices": n_devices}
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    options = options | {key: value for key, value in facts.items() if key in known}
     try:
         return FAMILIES[family].build(n_classes=n_classes, n_mels=n_mels, **options)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise InputError(
             f"model family {family} cannot be built with {given} ({str(error).split(') ')[-1]}); "
             "check the recipe's `model` part"

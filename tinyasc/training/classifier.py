@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -19,8 +19,18 @@ from tinyasc.training.distributed import gathered, rank, world_size
 from tinyasc.training.optim import freeze_statistics, make_optimizer, prepare_norms
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.schedule import schedule
+from tinyasc.training.tasks import TaskWeights, known_device, scene_logits, soft_cross_entropy, task_logits
 
 Batch = dict[str, Tensor]
+
+
+class Augmented(NamedTuple):
+    """Features, soft targets (batch, K), the teacher's probabilities (batch, K) and the devices (batch, n_devices)."""
+
+    features: Tensor
+    target: Tensor
+    teacher: Tensor | None
+    device: Tensor | None
 
 
 class DivergedError(InputError):
@@ -31,15 +41,18 @@ class Classifier(L.LightningModule):
     """Trains a model by a recipe.
 
     After every epoch `history` holds its metrics: `epoch`, `train_loss` and, unless validation clips are trained on,
-    `val_accuracy`, `val_class_average_accuracy` and `val_log_loss`.
+    `val_accuracy`, `val_class_average_accuracy` and `val_log_loss`, and of further tasks `val_group_accuracy` and
+    `val_device_accuracy`.
 
     Args:
-        module: (batch, channels, bands, frames) -> logits (batch, K).
+        module: (batch, channels, bands, frames) -> logits (batch, K); with more tasks see `tinyasc.training.tasks`.
         recipe: training, augmentation and distillation.
         n_classes: K.
         band_scale: (channels, bands) of what a gain of 1 dB adds to the features.
         steps_per_epoch: for the learning rate schedule.
         front_end: for recipes that augment waveforms.
+        parents: the group of every class, for models that learn groups.
+        n_devices: training devices, for models that learn them or are told them.
         reference: a frozen module whose answers to the same augmented batch are the distillation targets, in place of
             a teacher's stored ones. No part of the state, but moved to the device of training with it.
     """
@@ -53,6 +66,8 @@ class Classifier(L.LightningModule):
         band_scale: Tensor,
         steps_per_epoch: int,
         front_end: FrontEnd | None = None,
+        parents: tuple[int, ...] = (),
+        n_devices: int = 0,
         reference: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -60,14 +75,17 @@ class Classifier(L.LightningModule):
         self.module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recipe = recipe
         self.n_classes, self.steps_per_epoch = n_classes, steps_per_epoch
+        self.n_devices, self.parents = n_devices, torch.tensor(parents, dtype=torch.long)
         settings = recipe.training
         prepare_norms(self.module, affine=settings.norm_affine, frozen=settings.freeze_norm)
         self.average = average.averaged_copy(self.module) if settings.ema_decay else None
         self.augmentation = AugmentedFeatures(recipe.augment, band_scale=band_scale, front_end=front_end)
         # In a tuple, so that Lightning neither saves nor trains it.
         self._reference = () if reference is None else (reference.eval(),)
+        self.task_weights = TaskWeights(recipe.tasks) if hasattr(self.module, "tasks") else None
         self._epoch_loss: list[Tensor] = []
         self._answers: list[tuple[Tensor, Tensor]] = []
+        self._right: dict[str, list[Tensor]] = {}
         self._measured: dict[str, float] = {}
         self.history: dict[str, float] = {}
 
@@ -99,15 +117,15 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
         generator = torch.Generator().manual_seed(self._seed(batch_idx) + 1)
-        x, target, teacher = self.augmented(batch, generator)
+        x, target, teacher, device = self.augmented(batch, generator)
         for reference in self._reference:
             assert self.recipe.distill is not None
             with torch.no_grad():
                 teacher = (reference(x) / self.recipe.distill.temperature).softmax(dim=1)
         bands, frames = x.shape[2:]
         with masks_inside(self.module, self.recipe.augment, generator, bands=bands, frames=frames):
-            logits = self.module(x)
-        loss = self.loss(logits, target, teacher)
+            answers = task_logits(self.module, x, device)
+        loss = self.loss(answers, target, teacher, device)
         if "weight" in batch:
             # Processes average their gradients, whatever the sizes of their shares.
             loss = loss * batch["weight"]
@@ -120,18 +138,43 @@ class Classifier(L.LightningModule):
             decay, step = self.recipe.training.ema_decay, self.trainer.global_step - 1
             average.update(self.average, self.module, decay=decay, step=step)
 
-    def augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Features, soft targets (batch, K) and the teacher's probabilities (batch, K) after augmentation."""
+    def augmented(self, batch: Batch, generator: torch.Generator) -> Augmented:
+        """A batch after augmentation."""
         target = F.one_hot(batch["label"], self.n_classes).float()
         teacher = None
         if "teacher" in batch and self.recipe.distill is not None:
             teacher = (batch["teacher"] / self.recipe.distill.temperature).softmax(dim=1)
+        device = self._one_hot_device(batch)
         x, mixes = self.augmentation(batch, generator)
         for mix in mixes:
-            target, teacher = mix(target), None if teacher is None else mix(teacher)
-        return x, target, teacher
+            target = mix(target)
+            teacher, device = (None if values is None else mix(values) for values in (teacher, device))
+        return Augmented(x, target, teacher, device)
 
-    def loss(self, logits: Tensor, target: Tensor, teacher: Tensor | None) -> Tensor:
+    def loss(self, answers: dict[str, Tensor], target: Tensor, teacher: Tensor | None, device: Tensor | None) -> Tensor:
+        """The scene's loss, or the weighted sum of all tasks' losses.
+
+        Args:
+            answers: logits by task.
+            target: (batch, K) soft.
+            teacher: (batch, K) probabilities, or None.
+            device: (batch, n_devices), or None.
+        """
+        losses = {"scene": self.scene_loss(answers["scene"], target, teacher)}
+        if self.task_weights is None:
+            return losses["scene"]
+        if "group" in answers:
+            groups = target.new_zeros(answers["group"].shape)
+            losses["group"] = soft_cross_entropy(
+                answers["group"], groups.index_add(1, self.parents.to(target.device), target)
+            )
+        if "device" in answers:
+            assert device is not None, "a model that learns devices is built from data that names them"
+            losses["device"] = soft_cross_entropy(answers["device"], device)
+        shared = self.module.shared_parameters() if self.recipe.tasks.balance == "gradnorm" else []
+        return self.task_weights(losses, shared)
+
+    def scene_loss(self, logits: Tensor, target: Tensor, teacher: Tensor | None) -> Tensor:
         """Cross-entropy, or with a teacher (1 - kd_lambda) * CE + kd_lambda * T^2 * KL, KL averaged over the batch."""
         hard = F.cross_entropy(logits, target)
         if teacher is None or self.recipe.distill is None:
@@ -144,8 +187,19 @@ class Classifier(L.LightningModule):
         """Keeps the answers of one clean batch, of the averaged weights where there are any."""
         del batch_idx
         module = self.module if self.average is None else self.average
+        x, device = batch["features"], self._one_hot_device(batch)
         # In float32, whatever precision the model computes in: the metrics want rows that sum to 1.
-        self._answers.append((module(batch["features"]).float().softmax(dim=1), batch["label"]))
+        self._answers.append((scene_logits(module, x, device).float().softmax(dim=1), batch["label"]))
+        truth = {
+            "device": batch.get("device"),
+            "group": self.parents[batch["label"].cpu()] if len(self.parents) else None,
+        }
+        if hasattr(module, "tasks"):
+            for task, logits in task_logits(module, x, device).items():
+                if (wanted := truth.get(task)) is not None:
+                    known = wanted.to(logits.device) >= 0
+                    right = logits.argmax(dim=1) == wanted.to(logits.device)
+                    self._right.setdefault(task, []).append(right[known].cpu())
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over the whole validation set."""
@@ -157,6 +211,12 @@ class Classifier(L.LightningModule):
         measured = metrics.evaluate(probabilities, labels)
         names = ("accuracy", "class_average_accuracy", "log_loss")
         self._measured = {f"val_{name}": measured[name] for name in names}
+        for task, right in self._right.items():
+            every = np.concatenate(gathered(torch.cat(right).numpy()))
+            self._measured[f"val_{task}_accuracy"] = float(every.mean())
+        self._right.clear()
+        if self.task_weights is not None:
+            self.task_weights.note_device_accuracy(self._measured.get("val_device_accuracy", 0.0))
 
     def finish_epoch(self) -> None:
         """Makes `history`; every process calls it."""
@@ -165,6 +225,9 @@ class Classifier(L.LightningModule):
         loss = float(np.mean(gathered(loss)))
         self._check_finite(np.isfinite(loss), "the loss is NaN")
         self.history = {"epoch": self.current_epoch, **self._measured, "train_loss": loss}
+
+    def _one_hot_device(self, batch: Batch) -> Tensor | None:
+        return known_device(batch["device"], self.n_devices) if self.n_devices and "device" in batch else None
 
     def _check_finite(self, finite: bool | np.bool_, what: str) -> None:
         if not finite:

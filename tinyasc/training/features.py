@@ -15,9 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinyasc.data import Clip, ClipTable, Split, load_table, split_table
 from tinyasc.data.cache import load_features
+from tinyasc.data.groups import by_group, parents
+from tinyasc.data.lists import nearest
 from tinyasc.data.scenes import write_scenes
 from tinyasc.data.tau import is_synthetic
 from tinyasc.errors import InputError
+from tinyasc.evaluate.clips import clip_names
 from tinyasc.frontend import FrontEnd, normalize
 from tinyasc.training.distributed import rank, world_size
 from tinyasc.training.heard import Heard
@@ -30,21 +33,30 @@ CLIPS_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Part:
-    """Features (clips, channels, bands, frames) float32 and class indices (clips,) of one set."""
+    """Features (clips, channels, bands, frames) float32, class and device indices (clips,) of one set.
+
+    A device is -1 where no training clip has it; there are none where the data names no devices.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    devices: np.ndarray | None = None
 
     def batch(self, index: list[int]) -> dict[str, Tensor]:
-        """Features (batch, channels, bands, frames) and label (batch,) of some clips."""
-        return {
-            "features": torch.from_numpy(self.features[index]),
-            "label": torch.from_numpy(self.labels[index]),
-        }
+        """Features (batch, channels, bands, frames), label and device (batch,) of some clips."""
+        return {"features": torch.from_numpy(self.features[index]), **self.targets(index)}
+
+    def targets(self, index: list[int]) -> dict[str, Tensor]:
+        """Label and, where the data names devices, device (batch,) of some clips."""
+        label = {"label": torch.from_numpy(self.labels[index])}
+        return label if self.devices is None else label | {"device": torch.from_numpy(self.devices[index])}
 
     def followed_by(self, other: Part) -> Part:
         """The clips of both, in a part of this one's kind."""
-        return Part(np.concatenate([self.features, other.features]), np.concatenate([self.labels, other.labels]))
+        features, labels = np.concatenate([self.features, other.features]), np.concatenate([self.labels, other.labels])
+        if self.devices is None or other.devices is None:
+            return Part(features, labels)
+        return Part(features, labels, np.concatenate([self.devices, other.devices]))
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class Prepared:
     """Training and validation features, labels, and the front end with its normalisation. No test clip is read.
 
     `identity` is a hash of the features before normalisation, of the classes and of the cut: two data sets of one name
-    differ in it.
+    differ in it. `devices` are the names of the training clips' devices, sorted, `parents` the
+    groups of the classes, `test_names` the test clips' (see `clip_names`).
     """
 
     train: Part
@@ -63,6 +76,9 @@ class Prepared:
     synthetic: bool
     identity: str
     heard: Heard = field(default_factory=Heard)
+    devices: tuple[str, ...] = ()
+    parents: tuple[int, ...] = ()
+    test_names: tuple[str, ...] = ()
 
     def trained_on(self, final: bool) -> Part:
         """The training set, or with `final` the training and then the validation set."""
@@ -85,7 +101,20 @@ def open_data(data: Data) -> tuple[ClipTable, Split]:
     if root is None:
         raise InputError(f"data set {data.name}: where is it? name its folder with --root DIR")
     table = load_table(data.name, root)
-    return table, split_table(table, test_fold=data.test_fold, validation_fold=data.validation_fold)
+    if data.target == "group":
+        table = by_group(table, data.groups)
+    split = split_table(table, test_fold=data.test_fold, validation_fold=data.validation_fold)
+    return table, _of_devices(split, data.devices) if data.devices else split
+
+
+def _of_devices(split: Split, devices: Sequence[str]) -> Split:
+    train, validation = (tuple(c for c in part if c.device in devices) for part in (split.train, split.validation))
+    known = sorted({clip.device for clip in (*split.train, *split.validation)})
+    if unknown := [device for device in devices if device not in known]:
+        raise InputError(f"data.devices: no training clip is of device {unknown[0]!r}; {nearest(unknown[0], known)}")
+    if not train or not validation:
+        raise InputError(f"data.devices: {', '.join(devices)} left no clips to train or to validate on; name more")
+    return Split(train, validation, split.test)
 
 
 def cache_folder() -> Path:
@@ -109,7 +138,10 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
     with progress("features") as report:
         mel = load_features(clips, front_end, cache_folder(), progress=report)
     cut = len(split.train)
-    classes = [class_indices(part, table.labels) for part in (split.train, split.validation)]
+    parts = (split.train, split.validation)
+    classes = [class_indices(part, table.labels) for part in parts]
+    devices = tuple(sorted({clip.device for clip in split.train} - {""}))
+    heard = [device_indices(part, devices) if devices else None for part in parts]
     digest = hashlib.blake2b(repr((table.labels, mel.shape, cut)).encode(), digest_size=16)
     for values in (mel, *classes):
         digest.update(np.ascontiguousarray(values).data)
@@ -123,14 +155,17 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
     for start in range(0, len(mel), CLIPS_AT_ONCE):
         mel[start : start + CLIPS_AT_ONCE] = normalize(mel[start : start + CLIPS_AT_ONCE], front_end)
     return Prepared(
-        Part(mel[:cut], classes[0]),
-        Part(mel[cut:], classes[1]),
+        Part(mel[:cut], classes[0], heard[0]),
+        Part(mel[cut:], classes[1], heard[1]),
         table.labels,
         front_end,
         split,
         table.synthetic,
         digest.hexdigest(),
         Heard.of(table, split),
+        devices,
+        parents(table.labels, data.groups) if data.target == "scene" else (),
+        tuple(clip_names(table, split.test)),
     )
 
 
@@ -150,6 +185,12 @@ def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> np.ndarray:
     """(clips,) int64 positions of the clips' scenes among the labels."""
     index = {label: i for i, label in enumerate(labels)}
     return np.array([index[c.scene] for c in clips], np.int64)
+
+
+def device_indices(clips: Sequence[Clip], devices: Sequence[str]) -> np.ndarray:
+    """(clips,) int64 positions of the clips' devices among the names; -1 for others."""
+    index = {device: i for i, device in enumerate(devices)}
+    return np.array([index.get(c.device, -1) for c in clips], np.int64)
 
 
 class BatchesByEpoch(Sampler[list[int]]):

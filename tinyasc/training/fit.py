@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -30,6 +32,8 @@ from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import Training
 from tinyasc.training.run import Run, Trained
+from tinyasc.training.start import start_from
+from tinyasc.training.tasks import known_device, reads_device, scene_logits
 
 
 def fit(
@@ -56,7 +60,7 @@ def fit(
     # Before the folder is claimed: a recipe that cannot be trained leaves it free for the mended one.
     module = _built(recipe, data)
     if rank() == 0:
-        run.claim(recipe, data.identity)
+        run.claim(recipe, _identity(module, recipe, data))
     barrier()
     if not (run.path / "recipe.yaml").is_file():
         raise InputError(
@@ -74,6 +78,7 @@ def fit(
             validation=validation,
             synthetic=data.synthetic,
             heard=data.heard,
+            devices=data.devices,
         )
     barrier()
     return run.load()
@@ -84,7 +89,7 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
 
     Raises:
         InputError: a gain in dB or a crop that the features cannot take, features that the model cannot take, a hidden
-            layer that it does not have.
+            layer that it does not have, tasks that cannot be balanced, a run that it cannot start from.
     """
     front_end, settings = data.front_end, recipe.augment
     frames, crop = front_end.n_frames(), settings.crop_frames
@@ -100,12 +105,38 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
         n_classes=len(data.labels),
         n_mels=front_end.n_mels,
         in_channels=front_end.channels,
+        parents=data.parents,
+        n_devices=len(data.devices),
         **recipe.model_options,
     )
     for length in {frames, crop} - {0}:
         check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, length))
     check_layers(module, settings.mask_layers)
+    _check_tasks(module, recipe)
+    if recipe.training.start_from is not None:
+        start_from(module, Path(recipe.training.start_from), recipe, data)
     return module
+
+
+def _check_tasks(module: nn.Module, recipe: Recipe) -> None:
+    tasks, training = recipe.tasks, recipe.training
+    if tasks.balance == "gradnorm" and not (hasattr(module, "tasks") and hasattr(module, "shared_parameters")):
+        raise InputError(f"{recipe.name}: tasks.balance: gradnorm needs a model that shares layers between tasks")
+    if tasks.balance == "gradnorm" and training.precision == "16-mixed":
+        raise InputError(f"{recipe.name}: gradnorm measures gradients, which 16-mixed scales; use bf16-mixed or 32")
+
+
+def _identity(module: nn.Module, recipe: Recipe, data: Prepared) -> str:
+    """Of the data and of all else outside the recipe that the training depends on."""
+    parts: list[bytes] = []
+    if reads_device(module) or hasattr(module, "tasks"):
+        parts = [repr(data.devices).encode()]
+        parts += [part.devices.tobytes() for part in (data.train, data.validation) if part.devices is not None]
+    if recipe.training.start_from is not None:
+        parts.append((Path(recipe.training.start_from) / "model.safetensors").read_bytes())
+    if not parts:
+        return data.identity
+    return hashlib.blake2b(b"\n".join([data.identity.encode(), *parts]), digest_size=16).hexdigest()
 
 
 def train_module(
@@ -152,6 +183,8 @@ def train_module(
         band_scale=gain_scale(data.front_end),
         steps_per_epoch=len(train),
         front_end=data.front_end,
+        parents=data.parents,
+        n_devices=len(data.devices),
         reference=reference,
     )
     last = run.checkpoints / "last.ckpt"
@@ -250,10 +283,23 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def logits(trained: Trained, features: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Logits (clips, K) float32 of normalised features (clips, channels, bands, frames)."""
+def logits(
+    trained: Trained, features: np.ndarray, devices: Sequence[str] | None = None, batch_size: int = 64
+) -> np.ndarray:
+    """Logits (clips, K) float32 of normalised features (clips, channels, bands, frames).
+
+    Args:
+        trained: the model.
+        features: normalised by its front end.
+        devices: (clips,) names of recording devices, for models that are conditioned on them.
+        batch_size: clips at once.
+    """
+    index = {device: i for i, device in enumerate(trained.devices)}
+    told = torch.tensor([index.get(device, -1) for device in devices or [""] * len(features)])
     out = []
     with torch.inference_mode():
         for start in range(0, len(features), batch_size):
-            out.append(trained.module(torch.from_numpy(features[start : start + batch_size])).numpy())
+            part = slice(start, start + batch_size)
+            device = known_device(told[part], len(trained.devices)) if trained.devices else None
+            out.append(scene_logits(trained.module, torch.from_numpy(features[part]), device).numpy())
     return np.concatenate(out)

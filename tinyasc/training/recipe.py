@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field
 
 from tinyasc.errors import InputError
-from tinyasc.training.recipe_parts import Augment, Data, Distill, FrontEndPart, Qat, RecipePart, Training
+from tinyasc.training.recipe_parts import Augment, Data, Distill, FrontEndPart, Qat, RecipePart, Tasks, Training
 
 
 class Recipe(RecipePart):
@@ -32,6 +32,7 @@ class Recipe(RecipePart):
     model: dict[str, Any]
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     augment: Augment = Field(default_factory=lambda: Augment.model_validate({}))
+    tasks: Tasks = Field(default_factory=lambda: Tasks.model_validate({}))
     distill: Distill | None = None
     qat: Qat | None = None
     calibration: Literal["minmax", "percentile", "mse"] = "mse"
@@ -52,7 +53,7 @@ class Recipe(RecipePart):
     def _has_family(cls, model: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(model.get("family"), str):
             raise ValueError("needs a `family`, for example `family: sepconv_ca`")
-        if fixed := {"n_classes", "n_mels", "in_channels"} & set(model):
+        if fixed := {"n_classes", "n_mels", "in_channels", "parents", "n_devices"} & set(model):
             raise ValueError(f"{min(fixed)} follows from the data and the front end; take it out")
         return model
 

@@ -18,12 +18,26 @@ class RecipePart(pydantic.BaseModel):
 
 
 class Data(RecipePart):
-    """Which clips: a data set's name, where it lies, and which folds are held out."""
+    """Which clips: a data set's name, where it lies, and which folds are held out.
+
+    `groups` are coarse classes, {indoor: [airport, ...], ...}, every scene in one of them: for models that learn them
+    beside the scenes, and with `target: group` as the labels themselves. `devices` leaves only clips of these recording
+    devices in training and validation.
+    """
 
     name: str = "demo"
     root: str | None = None
     test_fold: int = 1
     validation_fold: int | None = None
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    target: Literal["scene", "group"] = "scene"
+    devices: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _target_fits(self) -> Data:
+        if self.target == "group" and not self.groups:
+            raise ValueError("target: group needs groups, for example groups: {indoor: [airport], outdoor: [park]}")
+        return self
 
 
 class FrontEndPart(RecipePart):
@@ -67,7 +81,8 @@ class Training(RecipePart):
     `linear`: 1 until `flat_until_epoch`, down to min_lr_ratio over `decay_epochs` (by default at once, until the end).
 
     `norm_affine: false` keeps batch norms at scale 1 and offset 0; `freeze_norm` keeps their statistics, scale and
-    offset as they start. `ema_decay` averages the weights, with min(ema_decay, (1 + step) / (10 + step)); the average
+    offset as they start. `start_from`, a finished run's folder, gives the weights to start with, where name and shape
+    agree. `ema_decay` averages the weights, with min(ema_decay, (1 + step) / (10 + step)); the average
     is what is validated and kept. `select: best` keeps the epoch with the best `monitor`. `final` trains on the
     training and validation clips together, so that no epoch can be selected and there are no validation metrics.
     """
@@ -94,6 +109,7 @@ class Training(RecipePart):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     norm_affine: bool = True
     freeze_norm: bool = False
+    start_from: str | None = None
     select: Literal["best", "last"] = "best"
     monitor: Literal["val_log_loss", "val_accuracy", "val_class_average_accuracy"] = "val_log_loss"
     final: bool = False
@@ -217,6 +233,30 @@ class Augment(RecipePart):
                     raise ValueError(f"{key} has no meaning without {switch}, for example {switch}: {example}")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError("noise_snr_db must be [lowest, highest]")
+        return self
+
+
+class Tasks(RecipePart):
+    """Weights of the losses of models that learn more than the scene.
+
+    The device's weight falls to `device_weight_after`, for good, once validation clips' devices are told apart with
+    `device_accuracy`. `balance: gradnorm` moves all weights by `gradnorm_alpha` and `gradnorm_lr` in place of these.
+    """
+
+    scene_weight: float = Field(1.0, gt=0)
+    group_weight: float = Field(1.0, ge=0)
+    device_weight: float = Field(1.0, ge=0)
+    device_weight_after: float = Field(1e-4, ge=0)
+    device_accuracy: float = Field(0.98, gt=0, le=1)
+    balance: Literal["fixed", "gradnorm"] = "fixed"
+    gradnorm_alpha: float = Field(1.5, ge=0)
+    gradnorm_lr: float = Field(0.025, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _balance_fits(self) -> Tasks:
+        for key, value in self.model_dump(exclude={"balance"}).items():
+            if value != type(self).model_fields[key].default and (self.balance == "gradnorm") != ("gradnorm" in key):
+                raise ValueError(f"{key} has no meaning with balance: {self.balance}; take it out")
         return self
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
+from tinyasc.data.groups import parents
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
@@ -27,7 +28,10 @@ RUNS = "runs"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model with what is needed to use it. `module` is in evaluation mode."""
+    """A trained model with what is needed to use it. `module` is in evaluation mode.
+
+    `devices` are the names of the devices that it was trained on.
+    """
 
     module: nn.Module
     labels: tuple[str, ...]
@@ -36,6 +40,7 @@ class Trained:
     validation: dict[str, float]
     synthetic: bool
     path: Path
+    devices: tuple[str, ...] = ()
 
 
 class Run:
@@ -110,6 +115,7 @@ class Run:
         validation: dict[str, float],
         synthetic: bool,
         heard: Heard,
+        devices: tuple[str, ...] = (),
     ) -> None:
         """Writes the weights and the clips that were heard, then the record that marks the run as finished."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
@@ -117,6 +123,7 @@ class Run:
         heard.save(self.path)
         record = {
             "labels": list(labels),
+            "devices": list(devices),
             "front_end": front_end.to_dict(),
             "recipe": recipe.model_dump(mode="json"),
             # With `training.final` nothing was held out, so there are no validation metrics.
@@ -135,12 +142,15 @@ class Run:
         record = self.record()
         recipe = check_recipe(record["recipe"], str(self.path / "model.json"))
         front_end = FrontEnd.from_dict(record["front_end"], str(self.path / "model.json"))
-        labels = tuple(record["labels"])
+        labels, devices = tuple(record["labels"]), tuple(record.get("devices", ()))
+        groups = recipe.data.groups if recipe.data is not None and recipe.data.target == "scene" else {}
         module = build(
             recipe.family,
             n_classes=len(labels),
             n_mels=front_end.n_mels,
             in_channels=front_end.channels,
+            parents=parents(labels, groups),
+            n_devices=len(devices),
             **recipe.model_options,
         )
         file = self.path / "model.safetensors"
@@ -151,7 +161,8 @@ class Run:
             raise InputError(
                 f"{file}: its weights cannot be loaded ({line}); delete it and run the same command again, it resumes"
             ) from None
-        return Trained(module.eval(), labels, front_end, recipe, record["validation"], record["synthetic"], self.path)
+        scores, synthetic = record["validation"], record["synthetic"]
+        return Trained(module.eval(), labels, front_end, recipe, scores, synthetic, self.path, devices)
 
     def record(self) -> dict[str, Any]:
         """What `save` wrote beside the weights."""

@@ -31,7 +31,7 @@ from tinyasc.training.recipe import Recipe
 WAVEFORM_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WaveformPart(Part):
     """A set of clips that gives waveforms to its batches; `features` are those of the clean clips.
 
@@ -46,7 +46,7 @@ class WaveformPart(Part):
     dir_allowed: np.ndarray
 
     def batch(self, index: list[int]) -> dict[str, Tensor]:
-        """Waveforms (batch, longest) with zeros after each `length`, label and dir_allowed (batch,)."""
+        """Waveforms (batch, longest) with zeros after each `length`, dir_allowed (batch,), and `targets`."""
         clips = [_mapped(self.files[i])[self.spans[i] or slice(None)] for i in index]
         lengths = torch.tensor([len(clip) for clip in clips])
         waveform = torch.zeros(len(clips), int(lengths.max()))
@@ -55,8 +55,8 @@ class WaveformPart(Part):
         return {
             "waveform": waveform,
             "length": lengths,
-            "label": torch.from_numpy(self.labels[index]),
             "dir_allowed": torch.from_numpy(self.dir_allowed[index]),
+            **self.targets(index),
         }
 
     def followed_by(self, other: Part) -> WaveformPart:
@@ -64,7 +64,8 @@ class WaveformPart(Part):
         assert isinstance(other, WaveformPart), "both sets are trained on from waveforms"
         both = super().followed_by(other)
         allowed = np.concatenate([self.dir_allowed, other.dir_allowed])
-        return WaveformPart(both.features, both.labels, self.files + other.files, self.spans + other.spans, allowed)
+        files, spans = self.files + other.files, self.spans + other.spans
+        return WaveformPart(both.features, both.labels, both.devices, files=files, spans=spans, dir_allowed=allowed)
 
 
 def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
@@ -107,7 +108,8 @@ def _part(part: Part, clips: Sequence[Clip], file_of: dict[Path, Path], recipe: 
     spans = tuple(clip.segment and slice(*(round(second * rate) for second in clip.segment)) for clip in clips)
     wanted = recipe.augment.dir_devices
     allowed = np.array([not wanted or clip.device in wanted for clip in clips])
-    return WaveformPart(part.features, part.labels, tuple(file_of[clip.path] for clip in clips), spans, allowed)
+    files = tuple(file_of[clip.path] for clip in clips)
+    return WaveformPart(part.features, part.labels, part.devices, files=files, spans=spans, dir_allowed=allowed)
 
 
 def cache_waveforms(
