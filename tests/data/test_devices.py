@@ -203,3 +203,9 @@ def test_the_shipped_list_is_the_collection(shared_audio):
     for name, response in read_responses(found.test, root, 32000).items():
         # The direct sound comes at once, so a view is delayed by nothing that matters.
         assert np.abs(response).argmax() < 0.003 * 32000, name
+
+
+def test_the_list_of_three_devices_keeps_the_shipped_bank_and_test():
+    whole, three = load_device_list(SHIPPED), load_device_list(SHIPPED.with_name("micirp_three.yaml"))
+    assert (three.bank, three.test) == (whole.bank, whole.test)
+    assert three.train == (whole.train[0], next(f for f in whole.train if "Amperite" in f))
