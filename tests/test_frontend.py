@@ -10,7 +10,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinyasc.errors import InputError, ModelFileError
-from tinyasc.frontend import ADDED_FIELDS, FrontEnd, features, fit_length, log_mel, mel_filterbank, normalize
+from tinyasc.frontend import (
+    ADDED_FIELDS,
+    FrontEnd,
+    band_frequencies,
+    features,
+    fit_length,
+    frame_times,
+    log_mel,
+    mel_filterbank,
+    normalize,
+)
 from tinyasc.training.recipe_parts import FrontEndPart
 
 BASE = FrontEnd()
@@ -442,3 +452,23 @@ def test_n_frames_is_what_comes_out(center, extra, deltas):
     assert log_mel(np.zeros(n), front_end).shape[2] == front_end.n_frames(n) == 1 + extra // 1024
     assert front_end.n_frames(front_end.least_samples - 1) == 0
     assert dataclasses.replace(BASE, center=center).n_frames(0) == (1 if center else 0)
+
+
+@pytest.mark.parametrize("scale", ["slaney", "htk"])
+def test_band_frequencies_are_librosas(scale):
+    librosa = pytest.importorskip("librosa")
+    front_end = dataclasses.replace(BASE, mel_scale=scale, fmin=50.0, fmax=8000.0)
+    edges = librosa.mel_frequencies(n_mels=front_end.n_mels + 2, fmin=50.0, fmax=8000.0, htk=scale == "htk")
+    np.testing.assert_allclose(band_frequencies(front_end), edges[1:-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("deltas", [0, 2])
+@pytest.mark.parametrize("center", [False, True])
+def test_a_click_is_loudest_in_the_frame_of_its_time(center, deltas):
+    front_end = dataclasses.replace(BASE, center=center, deltas=deltas)
+    times = frame_times(front_end)
+    assert len(times) == front_end.n_frames()
+    for frame in (0, 7, len(times) - 1):
+        click = np.zeros(front_end.clip_samples)
+        click[round(times[frame] * front_end.sample_rate)] = 1
+        assert log_mel(click, front_end)[0].sum(axis=0).argmax() == frame

@@ -225,6 +225,18 @@ def mel_filterbank(front_end: FrontEnd) -> np.ndarray:
     return triangles
 
 
+def band_frequencies(front_end: FrontEnd) -> np.ndarray:
+    """Where the mel triangles peak: (n_mels,) Hz."""
+    return _mel_edges(front_end)[1:-1]
+
+
+def frame_times(front_end: FrontEnd) -> np.ndarray:
+    """Where the middles of the frames' windows lie in a clip: (frames,) seconds."""
+    first = 0 if front_end.center else front_end.n_fft / 2
+    frames = np.arange(front_end.n_frames()) + DELTA_FRAMES // 2 * front_end.deltas
+    return (first + front_end.hop_length * frames) / front_end.sample_rate
+
+
 def log_mel(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """Mel maps before per-band normalisation: power in dB, or as it is without `log`, and their deltas.
 

@@ -39,12 +39,12 @@ def write_plots(scores: dict[str, Any], folder: Path, *, title: str) -> list[Pat
     }
     if len(scores.get("per_device", {})) > 1:
         drawn["devices.png"] = devices(scores["per_device"], title)
-    return [_write(figure, folder / name) for name, figure in drawn.items()]
+    return [write_figure(figure, folder / name) for name, figure in drawn.items()]
 
 
 def write_views_plot(views: dict[str, Any], folder: Path, *, title: str) -> Path:
     """Draws what `summary.device_views` found as microphones.png."""
-    return _write(devices(views["per_device"], title), folder / "microphones.png")
+    return write_figure(devices(views["per_device"], title), folder / "microphones.png")
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
@@ -146,9 +146,10 @@ def devices(per_device: dict[str, dict[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _write(figure: Figure, file: Path) -> Path:
+def write_figure(figure: Figure, file: Path, *, dpi: int = 150) -> Path:
+    """Writes one picture as PNG; returns its file."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    figure.savefig(picture, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
     write_atomic(file, picture.getvalue())
     return file
 

@@ -184,8 +184,12 @@ class Run:
         return record
 
 
-def newest_teacher(folder: Path) -> Run:
+def newest_teacher(folder: Path, *, option: str = "--teacher") -> Run:
     """The finished training run in `folder`/runs that ended last and is no compressed student.
+
+    Args:
+        folder: where the commands are run.
+        option: of the command line, which names another one.
 
     Raises:
         InputError: there is none.
@@ -194,7 +198,7 @@ def newest_teacher(folder: Path) -> Run:
     runs = [Run(p.parent) for p in records if not (p.parent / "plan.json").exists()]
     if not runs:
         raise InputError(
-            f"no finished training run in {folder / RUNS}; run `tinyasc train` first, or name one with --teacher"
+            f"no finished training run in {folder / RUNS}; run `tinyasc train` first, or name one with {option}"
         )
     return runs[-1]
 
