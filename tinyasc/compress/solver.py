@@ -57,8 +57,10 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
     @cache
     def cost(steps: int) -> Plan:
         options: dict[str, Any] = recipe.model_options | {option: steps * step}
-        channels = front_end.channels
-        module = build(recipe.family, n_classes=n_classes, n_mels=front_end.n_mels, in_channels=channels, **options)
+        channels, n_mels, n_frames = front_end.shape
+        module = build(
+            recipe.family, n_classes=n_classes, n_mels=n_mels, in_channels=channels, n_frames=n_frames, **options
+        )
         check_input(module, recipe.family, shape=front_end.shape)
         graph, _, _ = lower(capture(_as_if_trained(module), (1, *front_end.shape)))
         if recipe.qat is not None and recipe.qat.precision == "int16x8":

@@ -18,6 +18,7 @@ from torch import nn
 from tinyasc.errors import InputError
 from tinyasc.models.amfm import AMFMStudent
 from tinyasc.models.atrous_cnn import AtrousCNN
+from tinyasc.models.caa_net import CAANet
 from tinyasc.models.cp_mobile import CPMobile
 from tinyasc.models.sepconv_ca import SepConvCA
 
@@ -50,6 +51,7 @@ class Family:
 FAMILIES = {
     "amfm": Family(AMFMStudent, True, "Shim et al., 2022", Width("channels_multiplier", 0.125, 0.875)),
     "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019", Width("base_channels", 4, 64)),
+    "caa_net": Family(CAANet, False, "Ren et al., 2020", Width("base_channels", 4, 64)),
     "cp_mobile": Family(CPMobile, True, "Schmid et al., DCASE 2023", Width("base_channels", 4, 32)),
     "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022", Width("base_channels", 4, 64)),
 }
@@ -61,6 +63,7 @@ def build(
     n_classes: int,
     n_mels: int,
     in_channels: int = 1,
+    n_frames: int | None = None,
     parents: tuple[int, ...] = (),
     n_devices: int = 0,
     **options: Any,
@@ -72,6 +75,7 @@ def build(
         n_classes: K.
         n_mels: bands of the features.
         in_channels: channels of the features.
+        n_frames: frames of the features, for families that flatten their maps.
         parents: the group of every class, for families that learn groups beside the scenes.
         n_devices: recording devices of the training clips, for families that learn or are given them.
         options: the family's own.
@@ -89,7 +93,7 @@ def build(
             f"model family {family} takes one channel, the front end gives {in_channels}; "
             "leave out front_end.deltas and front_end.stereo, or choose another family"
         )
-    facts = {"in_channels": in_channels, "parents": parents, "n_devices": n_devices}
+    facts = {"in_channels": in_channels, "n_frames": n_frames, "parents": parents, "n_devices": n_devices}
     given = ", ".join(f"{key}={value!r}" for key, value in options.items())
     options = options | {key: value for key, value in facts.items() if key in known}
     try:

@@ -1,4 +1,4 @@
-"""Attention-based atrous CNN (Ren et al., ICASSP 2019): four 5x5 convolutions, with pooling or with dilation."""
+"""Attention-based atrous CNN (Ren et al., ICASSP 2019): three trunks of 5x5 convolutions, six heads, 14 pairs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,61 @@ from torch import Tensor, nn
 
 from tinyasc.errors import InputError
 from tinyasc.models.attention import AttentionPooling
+from tinyasc.models.pooling import REGION, FlattenLinear, GlobalPooling, RegionMax
 
-TRUNKS = ("baseline", "atrous")
-HEADS = ("max", "average", "attention")
+LAYERS = 4
+REGIONAL = ("roi", "roi_attention")
+# Trunk -> the heads of its lines in Table 1.
+PAIRS = {
+    "baseline": ("flatten", "max", "average", "attention"),
+    "no_pooling": ("max", "average", "attention", *REGIONAL),
+    "atrous": ("max", "average", "attention", *REGIONAL),
+}
 
 
-class GlobalPooling(nn.Module):
-    """Global max or average pooling and a linear layer. (batch, channels, F, T) -> (batch, n_classes)."""
+def trunk_widths(base_channels: int) -> tuple[int, ...]:
+    """Channels of the four convolutions."""
+    return tuple(base_channels * 2**i for i in range(LAYERS))
 
-    def __init__(self, channels: int, n_classes: int, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.linear = nn.Linear(channels, n_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pools and classifies."""
-        return self.linear(x.amax(dim=(2, 3)) if self.kind == "max" else x.mean(dim=(2, 3)))
+class Trunk(nn.Sequential):
+    """Convolutions, batch norms and the rest in their order; a condition may enter at one of the convolutions.
+
+    Shape: (batch, in_channels, F, T) -> (batch, 8 * base_channels, F', T').
+    """
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, layer: int = 0) -> Tensor:
+        """The last map.
+
+        Args:
+            x: features.
+            condition: (batch, channels of `layer`, 1, 1), added to that convolution's output, before its batch norm.
+            layer: which convolution, from 1.
+        """
+        seen = 0
+        for part in self:
+            x = part(x)
+            if isinstance(part, nn.Conv2d):
+                seen += 1
+                if condition is not None and seen == layer:
+                    x = x + condition
+        return x
+
+
+def make_trunk(kind: str, in_channels: int, base_channels: int) -> Trunk:
+    """Four 5x5 convolutions without bias, each with batch norm and ReLU (section 3.2, figure 1).
+
+    "baseline" has 2x2 max pooling after each, "no_pooling" none, "atrous" none and dilations 1/2/4/8.
+    """
+    layers: list[nn.Module] = []
+    for i, width in enumerate(trunk_widths(base_channels)):
+        dilation = 2**i if kind == "atrous" else 1
+        convolution = nn.Conv2d(in_channels, width, 5, padding=2 * dilation, dilation=dilation, bias=False)
+        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+        if kind == "baseline":
+            layers.append(nn.MaxPool2d(2))
+        in_channels = width
+    return Trunk(*layers)
 
 
 class AtrousCNN(nn.Module):
@@ -29,48 +68,90 @@ class AtrousCNN(nn.Module):
 
     Args:
         n_classes: K.
-        n_mels: not used: the trunk takes any number of bands.
-        trunk: "baseline" (2x2 max pooling after each convolution) or "atrous" (none; dilation 1/2/4/8).
-        head: "max", "average" or "attention".
+        n_mels: bands; only heads "flatten" and "roi" need it.
+        n_frames: frames; only heads "flatten" and "roi" need it.
+        trunk: "baseline" (2x2 max pooling after each convolution), "no_pooling", or "atrous" (none either; dilation
+            1/2/4/8).
+        head: "max" or "average" over the map and a linear layer; "attention"; "flatten", all of the map into a linear
+            layer, with trunk baseline; with the others "roi", the same after the maxima of 16x16 regions, and
+            "roi_attention", attention over those maxima.
         base_channels: 64 in the paper; 16 for quick teachers.
         in_channels: of the features.
 
     Shape: (batch, in_channels, frequency, time) -> (batch, n_classes).
+
+    Raises:
+        InputError: a trunk or head that is not there, a pair that Table 1 does not have, or too small a map to flatten.
     """
+
+    family = "atrous_cnn"
 
     def __init__(
         self,
         *,
         n_classes: int,
         n_mels: int,
+        n_frames: int | None = None,
         trunk: str = "baseline",
         head: str = "attention",
         base_channels: int = 64,
         in_channels: int = 1,
     ) -> None:
         super().__init__()
-        del n_mels
-        for value, choices, name in ((trunk, TRUNKS, "trunk"), (head, HEADS, "head")):
-            if value not in choices:
-                raise InputError(f"atrous_cnn: {name} {value!r} is unknown; choose one of: {', '.join(choices)}")
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for i in range(4):
-            dilation = 2**i if trunk == "atrous" else 1
-            width = base_channels * 2**i
-            layers += [
-                nn.Conv2d(channels, width, 5, padding=2 * dilation, dilation=dilation, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
-            if trunk == "baseline":
-                layers.append(nn.MaxPool2d(2))
-            channels = width
-        self.trunk = nn.Sequential(*layers)
-        self.head = (
-            AttentionPooling(channels, n_classes) if head == "attention" else GlobalPooling(channels, n_classes, head)
-        )
+        self._check_pair(trunk, head)
+        self.trunk = make_trunk(trunk, in_channels, base_channels)
+        self.regions = RegionMax() if head in REGIONAL else nn.Identity()
+        channels = trunk_widths(base_channels)[-1]
+        if head in ("flatten", "roi"):
+            self.head: nn.Module = FlattenLinear(channels, n_classes, self._map_size(head, n_mels, n_frames))
+        elif head in ("attention", "roi_attention"):
+            self.head = AttentionPooling(channels, n_classes)
+        else:
+            self.head = GlobalPooling(channels, n_classes, head)
+
+    def features(self, x: Tensor, device: Tensor | None = None) -> Tensor:
+        """The map that the head pools. `device` is for networks that are conditioned on it."""
+        del device
+        return self.regions(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of log-mel maps."""
-        return self.head(self.trunk(x))
+        return self.head(self.features(x))
+
+    def attention_map(self, x: Tensor, device: Tensor | None = None) -> Tensor:
+        """A of each class before normalising: (batch, K, F, T) of the trunk's last map, each in [0.1, 0.9].
+
+        Args:
+            x: features.
+            device: (batch, D) one-hot, for networks that are conditioned on it.
+
+        Raises:
+            InputError: the head has no attention.
+        """
+        if not isinstance(self.head, AttentionPooling):
+            raise InputError(f"{self.family}: this head has no attention map; train with head attention")
+        return self.head.attention_map(self.features(x, device))
+
+    def _check_pair(self, trunk: str, head: str) -> None:
+        heads = tuple(dict.fromkeys(head for heads in PAIRS.values() for head in heads))
+        for value, choices, name in ((trunk, PAIRS, "trunk"), (head, heads, "head")):
+            if value not in choices:
+                raise InputError(f"{self.family}: {name} {value!r} is unknown; choose one of: {', '.join(choices)}")
+        if head not in PAIRS[trunk]:
+            raise InputError(
+                f"{self.family}: head {head} does not go with trunk {trunk}; choose one of: {', '.join(PAIRS[trunk])}"
+            )
+
+    def _map_size(self, head: str, n_mels: int, n_frames: int | None) -> tuple[int, int]:
+        if n_frames is None:
+            raise InputError(f"{self.family}: head {head} needs n_frames, the number of frames of its features")
+        if head == "roi":
+            return -(-n_mels // REGION), -(-n_frames // REGION)
+        # Four pools, each of which halves and rounds down.
+        size = n_mels // 16, n_frames // 16
+        if not all(size):
+            raise InputError(
+                f"{self.family}: nothing is left to flatten of {n_mels} mels x {n_frames} frames after four 2x2 pools; "
+                "it needs 16 of each"
+            )
+        return size

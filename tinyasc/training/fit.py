@@ -105,6 +105,7 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
         n_classes=len(data.labels),
         n_mels=front_end.n_mels,
         in_channels=front_end.channels,
+        n_frames=front_end.n_frames(),
         parents=data.parents,
         n_devices=len(data.devices),
         **recipe.model_options,

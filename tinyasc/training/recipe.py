@@ -53,7 +53,7 @@ class Recipe(RecipePart):
     def _has_family(cls, model: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(model.get("family"), str):
             raise ValueError("needs a `family`, for example `family: sepconv_ca`")
-        if fixed := {"n_classes", "n_mels", "in_channels", "parents", "n_devices"} & set(model):
+        if fixed := {"n_classes", "n_mels", "in_channels", "n_frames", "parents", "n_devices"} & set(model):
             raise ValueError(f"{min(fixed)} follows from the data and the front end; take it out")
         return model
 

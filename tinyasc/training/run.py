@@ -149,6 +149,7 @@ class Run:
             n_classes=len(labels),
             n_mels=front_end.n_mels,
             in_channels=front_end.channels,
+            n_frames=front_end.n_frames(),
             parents=parents(labels, groups),
             n_devices=len(devices),
             **recipe.model_options,
