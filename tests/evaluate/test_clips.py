@@ -12,12 +12,13 @@ from tinyasc.evaluate.clips import probabilities
 
 
 class Loudness:
-    """Stands for a model: its "probabilities" are the first sample, the last one and the length."""
+    """Stands for a model: its "probabilities" are the first sample, the last one, the length and the device."""
 
     front_end = SimpleNamespace(sample_rate=8000, stereo=False)
 
-    def predict(self, samples: np.ndarray, *, tta: int, seed: int) -> Any:
-        return SimpleNamespace(probabilities=np.array([samples[0], samples[-1], len(samples)], np.float64))
+    def predict(self, samples: np.ndarray, *, tta: int, seed: int, device: str) -> Any:
+        told = [samples[0], samples[-1], len(samples), len(device)]
+        return SimpleNamespace(probabilities=np.array(told, np.float64))
 
 
 def test_parts_of_a_recording_are_measured_as_files_of_their_own(tmp_path, monkeypatch):
@@ -28,10 +29,10 @@ def test_parts_of_a_recording_are_measured_as_files_of_their_own(tmp_path, monke
     read = measured.read_segments
     monkeypatch.setattr(measured, "read_segments", lambda path, *a, **o: decoded.append(path) or read(path, *a, **o))
     whole, other = tmp_path / "whole.wav", tmp_path / "other.wav"
-    parts = [Clip(whole, "s", "", "1", 1, (i, i + 1.0)) for i in range(3)]
+    parts = [Clip(whole, "s", "a" * i, "1", 1, (i, i + 1.0)) for i in range(3)]
     calls = []
     model: Any = Loudness()
-    found = probabilities(model, [*parts, Clip(other, "s", "", "2", 1)], progress=lambda *call: calls.append(call))
-    expected = [[8000 * i, 8000 * i + 7999, 8000] for i in range(3)] + [[0, -7999, 8000]]
-    np.testing.assert_allclose(found * [32768, 32768, 1], expected)
+    found = probabilities(model, [*parts, Clip(other, "s", "phone", "2", 1)], progress=lambda *call: calls.append(call))
+    expected = [[8000 * i, 8000 * i + 7999, 8000, i] for i in range(3)] + [[0, -7999, 8000, 5]]
+    np.testing.assert_allclose(found * [32768, 32768, 1, 1], expected)
     assert decoded == [whole, other] and calls == [(i, 4) for i in range(1, 5)]

@@ -89,6 +89,22 @@ def test_views_are_what_each_microphone_hears(table, rng):
     np.testing.assert_array_equal(by["clean"].probabilities, probabilities(model(), table.clips))
 
 
+def test_a_model_is_told_the_device_of_the_clip_and_of_the_view(table):
+    told = []
+
+    class Told(Model):
+        def logits(self, mel, device):
+            told.append(device)
+            return super().logits(mel, device)
+
+    model = Told(Tilt(), "told")  # pyright: ignore[reportArgumentType]
+    measure(model, table, table.clips, heard=[], fold=1)
+    assert told == ["a", "a", "s1", ""]
+    told.clear()
+    measure_views(model, table, table.clips[2:], seen={"dull": np.hanning(40)}, unseen={"bright": np.ones(1)}, fold=1)
+    assert told == ["s1", "dull", "bright", "", "dull", "bright"]
+
+
 def test_clips_without_labels_are_refused(table):
     bare = [Clip(c.path, "", c.device, c.location, 1) for c in table.clips[:2]]
     clips = [*bare, *table.clips[2:]]

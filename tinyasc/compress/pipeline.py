@@ -118,7 +118,10 @@ def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
 
 
 def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared) -> np.ndarray:
-    """The teacher's logits on the clean clips that the student is trained on, computed once and cached."""
+    """The teacher's logits on the clean clips that the student is trained on, computed once and cached.
+
+    A teacher that is conditioned on the recording device is told the true one; the student never is.
+    """
     file = run.path / "teacher_logits.npy"
     if file.is_file():
         try:
@@ -130,7 +133,9 @@ def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared)
     assert student.data is not None
     same = data.front_end == teacher.front_end
     seen = data if same else prepare(student.data, teacher.front_end)
-    answers = logits(teacher, seen.trained_on(student.training.final).features)
+    final = student.training.final
+    devices = [clip.device for clip in seen.split.trained_on(final)]
+    answers = logits(teacher, seen.trained_on(final).features, devices)
     buffer = io.BytesIO()
     np.save(buffer, answers, allow_pickle=False)
     write_atomic(file, buffer.getvalue())

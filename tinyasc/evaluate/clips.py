@@ -31,7 +31,7 @@ def probabilities(
 
     Args:
         model: from `tinyasc.infer.runner.load`.
-        clips: whole files, or parts of them; their labels do not matter.
+        clips: whole files, or parts of them; their labels do not matter, their devices to models that are told them.
         tta: test-time copies of each clip whose probabilities are averaged.
         seed: of the copies.
         progress: called with clips done and clips in all.
@@ -40,8 +40,8 @@ def probabilities(
         InputError: a clip that cannot be read.
     """
     answers = []
-    for samples in _samples(model, clips):
-        answers.append(model.predict(samples, tta=tta, seed=seed).probabilities)
+    for clip, samples in zip(clips, _samples(model, clips), strict=True):
+        answers.append(model.predict(samples, tta=tta, seed=seed, device=clip.device).probabilities)
         if progress:
             progress(len(answers), len(clips))
     return np.stack(answers)
@@ -122,10 +122,12 @@ def measure_views(
     responses = {**seen, **unseen}
     p, devices, flags = [], [], []
     total = len(clips) * (1 + len(responses))
-    for samples in _samples(model, clips):
+    for clip, samples in zip(clips, _samples(model, clips), strict=True):
         for device in (CLEAN, *responses):
-            view = samples if device == CLEAN else through(samples, responses[device])
-            p.append(model.predict(view, tta=tta, seed=seed).probabilities)
+            clean = device == CLEAN
+            view = samples if clean else through(samples, responses[device])
+            told = clip.device if clean else device
+            p.append(model.predict(view, tta=tta, seed=seed, device=told).probabilities)
             devices.append(device)
             flags.append(NEITHER if device == CLEAN else SEEN if device in seen else UNSEEN)
             if progress:

@@ -19,11 +19,18 @@ class TorchBackend:
         self.input_shape = trained.front_end.shape
         self.n_classes = len(trained.labels)
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """(channels, n_mels, frames) float32 features to (K,) float32 logits."""
-        return logits(self.trained, features[None])[0]
+    def logits(self, features: np.ndarray, device: str = "") -> np.ndarray:
+        """(channels, n_mels, frames) float32 features, recorded by a device, to (K,) float32 logits."""
+        return logits(self.trained, features[None], [device])[0]
+
+
+class _TorchModel(Model):
+    backend: TorchBackend
+
+    def logits(self, mel: np.ndarray, device: str) -> np.ndarray:
+        return self.backend.logits(mel, device)
 
 
 def torch_model(trained: Trained) -> Model:
-    """The trained model as `infer`'s Model."""
-    return Model(TorchBackend(trained), str(trained.path))
+    """The trained model as `infer`'s Model; one that is conditioned on the recording device is told it."""
+    return _TorchModel(TorchBackend(trained), str(trained.path))
