@@ -9,6 +9,7 @@ that the training clips were recorded through (none of these very clips), and th
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,20 @@ from tinyasc.data.microphones import CLEAN
 from tinyasc.training.recipe import configs_folder
 
 
+def parts(kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Which answers are on clean clips, on seen and on unseen microphones."""
+    test = load_device_list(configs_folder() / "devices/micirp.yaml").test
+    device = kept["devices"]
+    clean, new = device == CLEAN, np.isin(device, [Path(file).stem for file in test])
+    return {"clean": clean, "seen": ~clean & ~new, "unseen": new}
+
+
 def main(folder: Path) -> None:
-    unseen = [Path(file).stem for file in load_device_list(configs_folder() / "devices/micirp.yaml").test]
     kept = np.load(folder / "predictions.npz", allow_pickle=False)
-    device, labels, probabilities = kept["devices"], kept["labels"], kept["probabilities"]
+    labels, probabilities = kept["labels"], kept["probabilities"]
     right = probabilities.argmax(axis=1) == labels
     loss = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-15))
-    new = np.isin(device, unseen)
-    for name, rows in (("clean", device == CLEAN), ("seen", (device != CLEAN) & ~new), ("unseen", new)):
+    for name, rows in parts(kept).items():
         seeds = [rows & (kept["seeds"] == seed) for seed in np.unique(kept["seeds"])]
         accuracy, log_loss = [[values[s].mean() for s in seeds] for values in (100 * right, loss)]
         spread = [np.std(v, ddof=1) if len(seeds) > 1 else 0.0 for v in (accuracy, log_loss)]
