@@ -1,6 +1,7 @@
 """Every variant of the seed systems on real audio: ESC-10 through three training devices and unseen microphones.
 
-    tinyasc data through esc10 --root ESC-50-master --devices devices/micirp_three --device-root MICIRP --out esc10-three
+    tinyasc data through esc10 --root ESC-50-master --devices devices/micirp_three --device-root MICIRP \\
+        --out esc10-three
     python tests/bench/systems.py train RUNS esc10-three [PATTERN]     # what is not there yet; a killed command goes on
     python tests/bench/systems.py command RUNS esc10-three PATTERN     # the commands of some rows, to run by hand
     python tests/bench/systems.py table RUNS                           # the rows that are there
