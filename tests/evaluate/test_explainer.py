@@ -12,7 +12,7 @@ from tinyasc.evaluate.explain import METHODS, STEPS, Explainer
 from tinyasc.evaluate.explain_maps import grad_cam, last_map, stretch
 from tinyasc.frontend import FrontEnd, features, log_mel
 from tinyasc.models import build
-from tinyasc.models.amfm import AMFMBlock
+from tinyasc.models.amfm_blocks import AMFMBlock
 from tinyasc.models.attention import AttentionPooling, CoordinateAttention
 
 BANDS = 32

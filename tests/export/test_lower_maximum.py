@@ -11,7 +11,7 @@ from modules import Applied, modules, randomize
 from torch import nn
 
 from tinyasc.models import FAMILIES, build
-from tinyasc.models.amfm import MFM, AMFMBlock, MFMLinear
+from tinyasc.models.amfm_blocks import MFM, AMFMBlock, MFMLinear
 from tinyasc_export import reference
 from tinyasc_export.capture import capture
 from tinyasc_export.count import macs

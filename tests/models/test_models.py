@@ -12,7 +12,7 @@ from weights import arrays, parameters, randomize
 
 from tinyasc.errors import CaptureError, InputError
 from tinyasc.models import FAMILIES, build
-from tinyasc.models.amfm import CBAM, MFM, AMFMBlock, MFMLinear
+from tinyasc.models.amfm_blocks import CBAM, MFM, AMFMBlock, MFMLinear
 from tinyasc.models.attention import AttentionPooling, CoordinateAttention
 from tinyasc.models.cp_mobile import GlobalResponseNorm, InvertedResidual
 from tinyasc.models.sepconv_ca import SepConvBlock
@@ -280,7 +280,7 @@ def test_what_a_family_declares_is_true(family):
         assert isinstance(graph, Graph)
         assert graph.tensors[graph.output].shape == (1, 6)
     else:
-        with pytest.raises(CaptureError, match="operator aten"):
+        with pytest.raises(CaptureError, match=r"operator aten|a max pool"):
             capture(model, (1, 1, 32, 32))
 
 
@@ -296,7 +296,7 @@ def test_every_parameter_of_a_family_learns(family):
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(InputError, match=r"'sepconv'.*amfm, atrous_cnn, caa_net, cp_mobile, sepconv_ca"):
+    with pytest.raises(InputError, match=rf"'sepconv'.*one of: {', '.join(sorted(FAMILIES))}"):
         build("sepconv", n_classes=10, n_mels=64)
 
 

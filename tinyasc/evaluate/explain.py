@@ -19,7 +19,7 @@ from tinyasc.evaluate.explain_maps import amfm_maps, answer, attention_map, gate
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd, band_frequencies, fit_length, frame_times, log_mel, normalize
 from tinyasc.infer.runner import softmax
-from tinyasc.models.amfm import AMFMBlock
+from tinyasc.models.amfm_blocks import AMFMBlock
 from tinyasc.models.attention import AttentionPooling, CoordinateAttention
 
 # What each method shows; the words stand in pictures and files.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyasc.errors import InputError
-from tinyasc.models.amfm import AMFMBlock
+from tinyasc.models.amfm_blocks import AMFMBlock
 from tinyasc.models.attention import AttentionPooling, CoordinateAttention
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from tinyasc.errors import InputError
 from tinyasc.models.amfm import AMFMStudent
+from tinyasc.models.amfm_net import AMFMNet
 from tinyasc.models.atrous_cnn import AtrousCNN
 from tinyasc.models.caa_net import CAANet
 from tinyasc.models.cp_mobile import CPMobile
@@ -50,6 +51,7 @@ class Family:
 
 FAMILIES = {
     "amfm": Family(AMFMStudent, True, "Shim et al., 2022", Width("channels_multiplier", 0.125, 0.875)),
+    "amfm_net": Family(AMFMNet, False, "Shim et al., 2022", Width("channels_multiplier", 0.125, 1.0)),
     "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019", Width("base_channels", 4, 64)),
     "caa_net": Family(CAANet, False, "Ren et al., 2020", Width("base_channels", 4, 64)),
     "cp_mobile": Family(CPMobile, True, "Schmid et al., DCASE 2023", Width("base_channels", 4, 32)),
