@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pydantic
 
 from tinyasc.augment.impulse_response import bank_files
 from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.runner import Model, load
-from tinyasc.training.backend import torch_model
+from tinyasc.training.backend import group_model, torch_model
 from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.cross_validation import RECORD, fold_fingerprint
 from tinyasc.training.heard import Heard
@@ -30,7 +31,8 @@ FILES = ("model-fp32.tflite", "model-int8.tflite")
 class Candidate:
     """One model to measure: what data it was trained on, its costs and, where it has one, its budget in bytes.
 
-    `system` is equal for models that differ in nothing but fold and seed.
+    `system` is equal for models that differ in nothing but fold and seed; `groups` is the model's head for groups of
+    scenes, where it has one.
     """
 
     name: str
@@ -46,12 +48,14 @@ class Candidate:
     seed: int = 0
     system: str = field(default="", repr=False)
     heard: Heard | None = field(default=None, repr=False)
+    groups: Model | None = field(default=None, repr=False)
 
     def data(self, base: Data, test_fold: int | None, part: str) -> Data:
-        """The data set to measure it on: its own folds, unless the command line names one.
+        """The data set to measure it on: its own folds, unless the command line names one, devices and classes.
 
         Raises:
-            InputError: a fold or validation clips that it was trained on, or a file that does not say its folds.
+            InputError: a fold or validation clips that it was trained on, or a file that does not say its folds, or not
+                rightly.
         """
         trained = self.trained_on
         if trained.get("name") != base.name:
@@ -69,7 +73,11 @@ class Candidate:
                 f"{self.name}: was trained on the validation clips too (training.final), so they say nothing of it; "
                 "leave --split validation out"
             )
-        return base.model_copy(update=own)
+        own |= {key: trained[key] for key in ("groups", "target", "devices") if key in trained}
+        try:
+            return Data.model_validate(base.model_dump() | own)
+        except pydantic.ValidationError:
+            raise InputError(f"{self.name}: what it says of its data cannot be read; export it again") from None
 
     def responses_heard(self) -> list[str]:
         """The impulse responses that augmented its training, as file names without folder and suffix.
@@ -162,6 +170,7 @@ def _run(folder: Path, name: str) -> Candidate:
         seed=trained.recipe.training.seed,
         heard=Heard.load(folder),
         system=f"run {fold_fingerprint(trained.recipe)}",
+        groups=group_model(trained),
     )
 
 

@@ -13,8 +13,18 @@ import numpy as np
 
 from tinyasc.cli.candidates import FILES
 from tinyasc.cli.device_list import shipped_or_own
+from tinyasc.cli.fusing import check_group_run, fused
 from tinyasc.cli.measuring import SETTINGS, Measured, Settings, compare, measure_all, pool
-from tinyasc.cli.table import Row, print_comparison, print_devices, print_folds, print_pooled, print_table, print_views
+from tinyasc.cli.table import (
+    Row,
+    print_comparison,
+    print_devices,
+    print_folds,
+    print_groups,
+    print_pooled,
+    print_table,
+    print_views,
+)
 from tinyasc.cli.train import with_data
 from tinyasc.data.devices import DeviceList, load_device_list
 from tinyasc.errors import InputError
@@ -69,6 +79,12 @@ REPORT = "evaluation.json"
     help="Paired bootstrap against this run, file or folder of answers; repeatable for folds and seeds of one recipe.",
 )
 @click.option(
+    "--fuse",
+    metavar="GROUP_RUN",
+    type=click.Path(path_type=Path),
+    help="Also measure each model joined with a run that was trained on groups of scenes (data.target: group).",
+)
+@click.option(
     "--devices",
     "device_list",
     metavar="LIST",
@@ -118,6 +134,7 @@ def command(
     tta: int,
     seed: int,
     against: tuple[Path, ...],
+    fuse: Path | None,
     device_list: str | None,
     device_root: Path | None,
     folds: str | None,
@@ -134,7 +151,8 @@ def command(
     Without arguments the newest compression of ./runs is measured: its teacher, and its student in float32 and int8.
     A model file that lies in no run needs --data and --root. Integer models run on LiteRT's reference kernels, whose
     answers are a microcontroller's but for a rare unit in a linear layer. Runs of one recipe that differ in fold and
-    seed are also scored together. Intervals and comparisons draw whole recording places, 2000 times.
+    seed are also scored together. Where a recipe names groups of scenes, the accuracy on these is shown too.
+    Intervals and comparisons draw whole recording places, 2000 times.
 
     \b
     Examples:
@@ -149,6 +167,10 @@ def command(
     for target in against:
         if not target.exists():
             raise InputError(f"--against {target}: no such run or model file")
+    if fuse is not None:
+        check_group_run(fuse)
+        if device_list is not None:
+            raise InputError("--fuse: joins answers to clips as they are; leave --devices out")
     if out is not None:
         _check_writable(out)
     if folds is None:
@@ -163,12 +185,15 @@ def command(
             click.echo(f"run: {run} (newest compression in ./runs)", err=True)
             targets = (run,)
         measured = measure_all(targets, data_name, root, settings)
+        if fuse is not None:
+            measured += fused(measured, fuse, data_name, root, settings)
         pooled = pool(measured)
     else:
-        if targets or device_list or test_fold is not None or part != "test" or out is not None:
+        if targets or fuse or device_list or test_fold is not None or part != "test" or out is not None:
             raise InputError(
                 "--folds: tests every fold of one recipe and writes into --run DIR, so it takes no runs and none of "
-                "--split, --test-fold, --devices and --out; name its folder to a second `tinyasc evaluate` for those"
+                "--split, --test-fold, --fuse, --devices and --out; name its folder to a second `tinyasc evaluate` "
+                "for those"
             )
         measured, out = _cross_validate(folds, like, overrides, data_name, root, seeds, folder, settings, fast=fast)
         pooled = []
@@ -292,6 +317,8 @@ def _print(
             print_folds(m.name, m.record)
     if pooled:
         print_pooled([(m.name, m.record) for m in pooled])
+    if grouped := [m for m in measured if "groups" in m.record]:
+        print_groups([(m.name, m.record["groups"]) for m in grouped])
     several = [m for m in measured if len(m.record.get("per_device", {})) > 1]
     if several:
         print_devices([(m.name, m.record) for m in several])

@@ -17,7 +17,8 @@ from tinyasc.data.devices import DeviceList, read_responses
 from tinyasc.errors import InputError
 from tinyasc.evaluate import predictions as stored
 from tinyasc.evaluate import summary
-from tinyasc.evaluate.clips import measure, measure_views
+from tinyasc.evaluate.clips import measure, measure_views, probabilities
+from tinyasc.evaluate.groups import group_scores
 from tinyasc.evaluate.predictions import Predictions
 from tinyasc.training.features import open_data
 from tinyasc.training.heard import Heard
@@ -221,6 +222,12 @@ def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, s
         "macs": candidate.macs,
         **summary.evaluate(found),
     }
+    if data.groups and data.target == "scene":
+        head = None
+        if candidate.groups is not None and candidate.trained_on["groups"] == data.groups:
+            with progress(f"evaluate {candidate.name}, groups") as report:
+                head = probabilities(candidate.groups, clips, tta=settings.tta, seed=settings.seed, progress=report)
+        record["groups"] = group_scores(found, data.groups, head)
     views = None
     if settings.devices is not None:
         with progress(f"evaluate {candidate.name} through {len(seen) + len(unseen)} microphones") as report:

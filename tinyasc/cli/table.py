@@ -95,6 +95,16 @@ def print_devices(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     _print(title, table)
 
 
+def print_groups(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Prints the accuracy on groups of scenes: that of the scenes' sums, and of what was trained on the groups."""
+    title = "Accuracy on groups of scenes: by the sum over each group's scenes, and by a head or model for groups"
+    table = _table(("model", "groups", "sums", "trained on groups"), left=("model", "groups"))
+    for name, scores in rows:
+        head = _percent(scores["head"]["accuracy"]) if "head" in scores else "-"
+        table.add_row(name, ", ".join(scores["scenes"]), _percent(scores["summed"]["accuracy"]), head)
+    _print(title, table)
+
+
 def print_views(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """Prints clean clips, seen and unseen microphones."""
     views = rows[0][1]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from tinyasc.infer.runner import Model
 from tinyasc.training.fit import logits
 from tinyasc.training.run import Trained
+from tinyasc.training.tasks import task_logits
 from tinyasc_export.bundle import Bundle
 
 
@@ -34,3 +39,23 @@ class _TorchModel(Model):
 def torch_model(trained: Trained) -> Model:
     """The trained model as `infer`'s Model; one that is conditioned on the recording device is told it."""
     return _TorchModel(TorchBackend(trained), str(trained.path))
+
+
+class _GroupHead(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return task_logits(self.module, x, None)["group"]
+
+
+def group_model(trained: Trained) -> Model | None:
+    """What a model learnt of its scenes' groups, as a Model of the groups; None where it has no head for them."""
+    with torch.inference_mode():
+        tasks = task_logits(trained.module, torch.zeros(1, *trained.front_end.shape), None)
+    if "group" not in tasks:
+        return None
+    assert trained.recipe.data is not None, "groups are named in a recipe's data"
+    labels = tuple(sorted(trained.recipe.data.groups))
+    return torch_model(dataclasses.replace(trained, module=_GroupHead(trained.module).eval(), labels=labels))
