@@ -114,7 +114,11 @@ def test_parts_of_files(tmp_path):
         ("filename,label,start,end", "x.wav,dog,1,", "row 22 has start '1' and end ''; give both"),
         ("filename,label,start,end", "x.wav,dog,one,2", "row 22 has start 'one'"),
         ("filename,label,label", "x.wav,dog,dog", "row 1 names the column 'label' twice"),
-        ("file,label", "x.wav,dog", "row 1 lacks the column 'filename'"),
+        ("file,label", "x.wav,dog", r"row 1 lacks the column 'filename' \(comma separated\); name it there"),
+        ("filename;label", "x.wav;dog", r"row 1 lacks the column 'filename' \(comma separated\); put commas between"),
+        ("filename,label", "x.wav,clock, tick", "row 22 has 3 values for 2 columns; write a value that holds a comma"),
+        ("filename,label", '"x.wav,dog', r"row 22 cannot be read \(unexpected end of data\); close or remove its"),
+        ("filename,label", 'x.wav,"dog" house', r"row 22 cannot be read \('.' expected after '.'\); close"),
     ],
 )
 def test_a_row_that_cannot_be_used(tmp_path, header, row, words):
@@ -122,6 +126,31 @@ def test_a_row_that_cannot_be_used(tmp_path, header, row, words):
         more = {"fold": ",1", "split": ",train"}.get(header.split(",")[-1], "")
         load_table("csv", write(tmp_path, header, *rows(more=more), row, audio=False))
     assert "\n" not in str(caught.value)
+
+
+def test_two_stray_quotes_take_no_rows_with_them(tmp_path):
+    lines = rows()
+    lines[3], lines[8] = 'dog/3.wav,"dog', 'dog/8.wav,dog"'
+    with pytest.raises(InputError, match=r"row 5 has a quote that ends in another row; close or remove its double"):
+        load_table("csv", write(tmp_path, "filename,label", *lines, audio=False), audio=False)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_values_in_quotes_and_columns_without_a_name(tmp_path, separator):
+    """As spreadsheets and R write lists: quoted, with empty cells to the right and blank rows."""
+    lines = [separator.join(['"filename"', '"label"'])]
+    for i in range(3):
+        lines += [separator.join([f'"a{i}.wav"', '"clock, tick"', " ", ""]), "", f'b{i}.wav{separator}"a ""b"""']
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    table = load_table("csv", tmp_path, audio=False)
+    assert table.labels == ('a "b"', "clock, tick") and len(table.clips) == 6
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_list_in_another_encoding(tmp_path, encoding):
+    (tmp_path / "clips.csv").write_text("\n".join(["filename,label", *rows(), "café.wav,dog"]), encoding=encoding)
+    with pytest.raises(InputError, match=r"clips\.csv: cannot be read as a list, it is no text in UTF-8; save it as"):
+        load_table("csv", tmp_path, audio=False)
 
 
 def test_a_split_typo_gets_the_nearest(tmp_path):

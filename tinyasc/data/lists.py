@@ -12,6 +12,7 @@ from pathlib import Path
 from tinyasc.errors import InputError
 
 AUDIO_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".w64"))
+QUOTES = "close or remove its double quotes (one within a quoted value is written twice)"
 
 
 def read_rows(
@@ -36,15 +37,22 @@ def read_rows(
         row; a header is row 1.
 
     Raises:
-        InputError: the file is missing, is no text or lacks a column, or a row is too short or lacks a value.
+        InputError: the file is missing, is no text or lacks a column, or a row is too short or too long, lacks a value
+            or has a quote that does not end in it.
     """
     kind = "tab" if delimiter == "\t" else "comma"
+    number = 0
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter)
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
             names = [name.strip() for name in next(reader, [])] if header else [*columns, *optional]
             if missing := [name for name in columns if name not in names]:
-                raise InputError(f"{path}: row 1 lacks the column {missing[0]!r} ({kind} separated); download it again")
+                how = (
+                    f"put {kind}s between its columns"
+                    if any(other in name for name in names for other in {*",;\t"} - {delimiter})
+                    else "name it there, or download the list again"
+                )
+                raise InputError(f"{path}: row 1 lacks the column {missing[0]!r} ({kind} separated); {how}")
             if twice := [name for name in (*columns, *optional) if names.count(name) > 1]:
                 raise InputError(f"{path}: row 1 names the column {twice[0]!r} twice; rename one")
             # Rows are padded by an empty value, which stands for absent columns; it is also taken once more, so
@@ -53,8 +61,18 @@ def read_rows(
             places = [names.index(name) if name in names else width for name in (*columns, *optional)]
             take, required = itemgetter(*places, width), len(columns)
             rows = []
+            number = reader.line_num
             for line in reader:
+                number += 1
+                if reader.line_num != number:
+                    # A quote that was opened by mistake takes whole rows into one value.
+                    raise InputError(f"{path}: row {number} has a quote that ends in another row; {QUOTES}")
                 if len(line) != width:
+                    if any(value.strip() for value in line[width:]):
+                        raise InputError(
+                            f"{path}: row {number} has {len(line)} values for {width} columns; "
+                            f"write a value that holds a {kind} in double quotes"
+                        )
                     line = (line + [""] * width)[:width]
                 line.append("")
                 values = tuple(map(str.strip, take(line)))[:-1]
@@ -62,16 +80,20 @@ def read_rows(
                     if not any(value.strip() for value in line):
                         continue
                     bad = next(name for name, value in zip(columns, values, strict=False) if not value)
-                    raise InputError(
-                        f"{path}: row {reader.line_num} has no {bad}; mend that row or download the list again"
-                    )
-                rows.append((reader.line_num, values))
+                    raise InputError(f"{path}: row {number} has no {bad}; mend that row or download the list again")
+                rows.append((number, values))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; is this the data set's root folder?") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a list ({error}); download it again") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: row {number + 1} cannot be read ({error}); {QUOTES}") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: cannot be read as a list, it is no text in UTF-8; save it as UTF-8, or download it again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a list ({error}); check its rights and the disk") from None
     if not rows:
-        raise InputError(f"{path}: holds no rows; download it again")
+        raise InputError(f"{path}: holds no rows; list one clip per row, or download it again")
     return rows
 
 
