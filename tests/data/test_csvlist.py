@@ -204,12 +204,17 @@ def test_one_file_in_two_folds_is_refused(tmp_path):
         split_table(table)
 
 
-def test_a_class_that_only_the_test_set_has_is_refused(tmp_path):
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_class_of_the_test_set_that_training_lacks_is_refused(tmp_path, validated):
     lines = [f"{label}{i}.wav,{label},train" for label in ("dog", "rain") for i in range(4)]
     lines += ["dog4.wav,dog,test", "wind1.wav,wind,test", "wind2.wav,wind,test"]
+    # Nothing is learnt from validation clips.
+    lines += ["dog5.wav,dog,validation", "wind3.wav,wind,validation"] if validated else []
     table = load_table("csv", write(tmp_path, "filename,label,split", *lines))
-    with pytest.raises(InputError, match="only the test set has the class 'wind'"):
+    with pytest.raises(InputError, match="test fold 1 has the class 'wind' and the training set has not"):
         split_table(table)
+    if validated:
+        return
     lines[-1] = "wind2.wav,wind,train"
     lines.append("wind3.wav,wind,train")
     assert len(split_table(load_table("csv", write(tmp_path, "filename,label,split", *lines))).test) == 2

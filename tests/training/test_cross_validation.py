@@ -213,6 +213,18 @@ def test_one_official_split_has_no_folds(tmp_path, tau_root):
     assert "\n" not in str(caught.value) and not (tmp_path / "cv").exists()
 
 
+def test_a_fold_that_cannot_be_tested_is_said_before_any_is_trained(tmp_path):
+    # Class c is in folds 3 and 4 alone; fold 3 is validated on 4, which leaves none to train on.
+    rows = ["filename,label,fold"]
+    rows += [f"{name}{fold}.wav,{name},{fold}" for name in "abc" for fold in range(3 if name == "c" else 1, 5)]
+    for row in rows[1:]:
+        (tmp_path / row.split(",")[0]).touch()
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match="test fold 3 has the class 'c' and the training set has not"):
+        cross_validate(recipe(tmp_path / "clips.csv", data={"name": "csv"}), tmp_path / "cv", seeds=[0])
+    assert not (tmp_path / "cv").exists()
+
+
 def table_of(folds, by):
     clips = tuple(Clip(Path(f"{i}.wav"), "a", "", str(i), fold) for i, fold in enumerate(folds))
     return ClipTable("t", ("a",), clips, validation_by=by)

@@ -87,18 +87,17 @@ class ClipTable:
         """The folds that can be tested on, sorted."""
         return tuple(sorted({clip.fold for clip in self.clips} - {0}))
 
-    def split(self, *, test_fold: int = 1, validation_fold: int | None = None, seed: int = 0) -> Split:
+    def split(self, *, test_fold: int = 1, validation_fold: int | None = None) -> Split:
         """Cuts the table into training, validation and test clips.
 
         Args:
             test_fold: the fold to test on.
             validation_fold: the fold to validate on; None is the one after the test fold, cyclic. Only for
                 tables whose validation is a fold.
-            seed: chooses the validation locations. Only for tables whose validation is cut by location.
 
         Raises:
-            InputError: clips without labels, an unknown fold, a location that would lie in two sets, or a class
-                that only the test set has.
+            InputError: clips without labels, an unknown fold, a location that would lie in two sets, or a class of the
+                test set that no training clip has.
         """
         if not self.labels:
             raise InputError(
@@ -116,13 +115,13 @@ class ClipTable:
                 f"data set {self.name}: validation is cut by location, not by fold; leave the validation fold out"
             )
         else:
-            train, validation = cut_by_location(rest, seed=seed)
+            train, validation = cut_by_location(rest)
         split = Split(train=train, validation=validation, test=test)
         check_disjoint(split, self.name)
-        if strange := sorted({clip.scene for clip in test} - {clip.scene for clip in (*train, *validation)}):
+        if strange := sorted({clip.scene for clip in test} - {clip.scene for clip in train}):
             raise InputError(
-                f"data set {self.name}: only the test set has the class {strange[0]!r}, so no model can learn it; "
-                "add training clips of it, or take its clips off the list"
+                f"data set {self.name}: test fold {test_fold} has the class {strange[0]!r} and the training set has "
+                "not, so no model can learn it; add training clips of it, or take its clips off the list"
             )
         return split
 
@@ -146,12 +145,10 @@ def cut_by_fold(clips: Sequence[Clip], *, validation_fold: int) -> tuple[tuple[C
     return train, tuple(clip for clip in clips if clip.fold == validation_fold)
 
 
-def cut_by_location(
-    clips: Sequence[Clip], *, seed: int = 0, share: float = 0.175
-) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+def cut_by_location(clips: Sequence[Clip], *, share: float = 0.175) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     """Gives (training, validation), where validation is `share` of every scene's locations, at least one.
 
-    Locations are ranked by a hash of seed, scene and name: the cut depends on no order of rows and no random
+    Locations are ranked by a hash of "0", scene and name: the cut depends on no order of rows and no random
     generator, and another location in the data set moves few of the others.
 
     Raises:
@@ -163,7 +160,7 @@ def cut_by_location(
     chosen: set[str] = set()
     for scene, locations in sorted(by_scene.items()):
         wanted = max(1, round(share * len(locations))) - len(locations & chosen)
-        ranked = sorted(locations - chosen, key=lambda name: _rank(f"{seed}\n{scene}\n{name}"))
+        ranked = sorted(locations - chosen, key=lambda name: _rank(f"0\n{scene}\n{name}"))
         chosen.update(ranked[: max(0, wanted)])
     for scene, locations in sorted(by_scene.items()):
         if locations <= chosen:

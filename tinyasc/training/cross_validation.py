@@ -52,7 +52,8 @@ def cross_validate(
         Out-of-fold predictions: every clip with a fold once per seed.
 
     Raises:
-        InputError: a recipe that cannot be trained alone, data with a single test fold, a folder of another recipe.
+        InputError: a recipe that cannot be trained alone, data with a single test fold or with one that cannot be
+            tested, a folder of another recipe.
     """
     if recipe.data is None or recipe.front_end is None:
         raise InputError(
@@ -62,6 +63,9 @@ def cross_validate(
         raise InputError(f"{recipe.name}: distils from a teacher, one per fold; train it alone with --set distill=null")
     table, _ = open_data(recipe.data.model_copy(update={"validation_fold": None}))
     check_folds(table)
+    for fold in table.folds:
+        # A fold that cannot be trained is said before hours of training the others.
+        table.split(test_fold=fold)
     claim(folder, recipe)
     parts = []
     for seed in seeds:
