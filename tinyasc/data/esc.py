@@ -31,18 +31,17 @@ ESC10 = (
 )
 
 
-def load(root: Path, *, esc10: bool = False, name: str | None = None) -> ClipTable:
+def load(root: Path, *, esc10: bool = False) -> ClipTable:
     """Reads ESC-50, or its ten-class subset, under `root` in either layout.
 
     Args:
         root: the folder with meta/esc50.csv, or with meta.csv.
         esc10: take the rows of the subset alone.
-        name: the table's name; "esc10" or "esc50" by default.
 
     Raises:
         InputError: no such data set there, or a row that cannot be used (file and row).
     """
-    name = name or ("esc10" if esc10 else "esc50")
+    name = "esc10" if esc10 else "esc50"
     labels = tuple(sorted(ESC10 if esc10 else CATEGORIES))
     if (official := root / "meta" / "esc50.csv").is_file():
         clips = _read_official(official, root / "audio", esc10=esc10)
