@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tinyasc.errors import InputError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -22,3 +27,25 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(folder: Path, what: str = "folder") -> Iterator[None]:
+    """Holds a folder that is there against a second process.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process works in this {what}; wait for it or end it") from None
+        yield
+
+
+def remove_unfinished(folder: Path, suffix: str) -> None:
+    """Removes what `write_atomic` left under a folder where it was killed; nothing else may be writing there."""
+    # mkstemp's names end in eight characters.
+    for file in folder.rglob(f".*{suffix}.????????"):
+        file.unlink(missing_ok=True)

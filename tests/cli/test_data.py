@@ -125,6 +125,31 @@ def test_check_of_real_audio(shared_audio):
     assert found["audio"]["sample_rates"] == {"32000": 400} and found["sets"]["test"]["clips"] == 80
 
 
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (3, "3 is not in the range 1000<=x<=655350"),
+        (700000, "700000 is not in the range 1000<=x<=655350"),
+        (100001, "--rate 100001: above 65,535 Hz FLAC states rates in steps of 10 Hz; choose another"),
+        (100010, None),
+    ],
+)
+def test_rates_that_flac_can_hold(tmp_path, rate, words):
+    rows = ["filename,label"] + [f"{label}{i}.wav,{label}" for label in "ab" for i in range(3)]
+    for row in rows[1:]:
+        soundfile.write(tmp_path / row.split(",")[0], np.full(80, 0.1), 8000)
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    for name in "xyz":
+        soundfile.write(tmp_path / f"{name}.wav", np.array([0.5, 0.25]), 8000)
+    (tmp_path / "mics.yaml").write_text("{name: m, train: [x.wav], bank: [y.wav], test: [z.wav]}")
+    options = ["--root", tmp_path / "clips.csv", "--devices", tmp_path / "mics.yaml", "--device-root", tmp_path]
+    output = run("through", "csv", *options, "--rate", rate, "--out", tmp_path / "out", code=2 if words else 0).output
+    if words:
+        assert words in output and not (tmp_path / "out").exists()
+    else:
+        assert soundfile.info(next((tmp_path / "out").rglob("*.flac"))).samplerate == rate
+
+
 def test_a_list_of_clips_is_trained_on_and_measured(tau_root, tmp_path, monkeypatch):
     """The root of `csv` is a file, for every command; two parts of one recording are two clips."""
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ from tinyasc.data.devices import DeviceList, through
 from tinyasc.data.microphones import write_devices
 from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
+from tinyasc.files import locked
 
 LIST = DeviceList("two", train=("a.wav", "b.wav"), bank=("e.wav",), test=("c.wav", "d.wav"))
 RATE = 8000
@@ -128,6 +129,64 @@ def test_clips_without_labels(sounds, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        ("a", "already recorded through a, a microphone of two; give them as they were"),
+        ("e", "already recorded through e, a microphone of two; give them as they were"),
+        ("zd", "already recorded through d, a microphone of two; give them as they were"),
+        ("xy", r"its clips are of several devices \(x, y\), which the copies would not tell apart; list the clips of"),
+        (["", "x"], r"its clips are of several devices \(unnamed, x\), which"),
+    ],
+)
+def test_clips_of_several_devices_or_of_a_microphone(sounds, tmp_path, devices, words):
+    table, root = sounds
+    clips = tuple(dataclasses.replace(c, device=devices[i % len(devices)]) for i, c in enumerate(table.clips))
+    with pytest.raises(InputError, match=words):
+        write_devices(dataclasses.replace(table, clips=clips), LIST, root, tmp_path / "out", sample_rate=RATE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_of_one_device(sounds, tmp_path):
+    table, root = sounds
+    one = dataclasses.replace(table, clips=tuple(dataclasses.replace(c, device="x") for c in table.clips))
+    write_devices(one, LIST, root, tmp_path / "out", sample_rate=RATE)
+    assert len(list((tmp_path / "out").rglob("*.flac"))) == 36
+
+
+def test_loud_copies_are_made_quieter_and_not_cut_off(sounds, tmp_path):
+    table, root = sounds
+    loud = table.clips[0].path
+    samples = soundfile.read(loud)[0]
+    soundfile.write(loud, samples * 2.5 / np.abs(samples).max(), RATE, subtype="FLOAT")
+    write_devices(table, LIST, root, tmp_path / "out", sample_rate=RATE)
+    got = soundfile.read(tmp_path / "out/1/clip0-clean.flac")[0]
+    # As a whole: 2.5 becomes 1, and every other sample keeps its proportion.
+    np.testing.assert_allclose(got, samples / np.abs(samples).max(), atol=2**-22)
+
+
+def test_what_a_killed_command_left_is_cleared(sounds, tmp_path):
+    table, root = sounds
+    out = tmp_path / "out"
+    write_devices(table, LIST, root, out, sample_rate=RATE)
+    left, own = out / "1/.clip0-a.flac.x1_y2z3a", out / "1/.notes.markdown"
+    for file in (left, own):
+        file.write_bytes(b"half")
+    write_devices(table, LIST, root, out, sample_rate=RATE)
+    assert not left.exists() and own.exists() and len(list(out.rglob("*.flac"))) == 36
+
+
+def test_a_second_process_is_sent_away_and_loses_nothing(sounds, tmp_path):
+    table, root = sounds
+    out = tmp_path / "out"
+    write_devices(table, LIST, root, out, sample_rate=RATE)
+    unfinished = out / "1/.clip0-a.flac.x1_y2z3a"
+    unfinished.touch()
+    with locked(out), pytest.raises(InputError, match="out: another process works in this folder; wait for it or end"):
+        write_devices(table, LIST, root, out, sample_rate=RATE)
+    assert unfinished.exists()
+
+
 def test_copies_of_something_else_are_not_kept(sounds, tmp_path, rng):
     table, root = sounds
     out = tmp_path / "out"
@@ -147,7 +206,9 @@ def test_copies_of_something_else_are_not_kept(sounds, tmp_path, rng):
     state = path.stat()
     soundfile.write(path, 0.1 * rng.standard_normal(800), RATE, subtype="FLOAT")
     refused(r"other audio files \(3/clip2 ")
-    soundfile.write(root / "a.wav", np.array([0.5, 0.25]), RATE, subtype="FLOAT")
+    # As long as before, and of other values.
+    response = soundfile.read(root / "a.wav")[0]
+    soundfile.write(root / "a.wav", response[::-1], RATE, subtype="FLOAT")
     refused("other microphones")
     assert state.st_size == path.stat().st_size
     (out / "through.json").write_text("{")

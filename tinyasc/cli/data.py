@@ -92,14 +92,16 @@ def list_(as_json: bool) -> None:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of their impulse responses.",
 )
-@click.option("--rate", type=click.IntRange(min=1), default=32000, show_default=True, help="Sample rate to write, Hz.")
+@click.option(
+    "--rate", type=click.IntRange(1000, 655350), default=32000, show_default=True, help="Sample rate to write, Hz."
+)
 @click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Where to.")
 def through(name: str, root: str, devices: str, device_root: Path, rate: int, out: Path) -> None:
     """Write a data set as several devices would have recorded it: each clip clean and through two microphones.
 
     One copy goes through a microphone of the list's `train`, one through one of its `test`, which is never trained on.
-    With one official split only its test clips go through the latter. Train on the result with --set data.name=csv; its
-    bank.txt is for augment.dirs. A killed command goes on.
+    With one official split only its test clips go through the latter. A set of several devices is refused. Train on the
+    result with --set data.name=csv; its bank.txt is for augment.dirs. A killed command goes on.
 
     \b
     Examples:

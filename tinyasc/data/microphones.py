@@ -26,9 +26,10 @@ from tinyasc.audio import read_segments
 from tinyasc.data.csvlist import SPLITS
 from tinyasc.data.devices import CLEAN, DeviceList, read_responses, through
 from tinyasc.data.extract import file_mark
+from tinyasc.data.lists import listed
 from tinyasc.data.table import Clip, ClipTable
 from tinyasc.errors import InputError
-from tinyasc.files import write_atomic
+from tinyasc.files import locked, remove_unfinished, write_atomic
 
 RECORD = "through.json"
 COLUMNS = ("filename", "label", "device", "fold", "split", "group")
@@ -49,7 +50,7 @@ def write_devices(
     first, says what they are copies of.
 
     Args:
-        table: clips with folds, or with one official split.
+        table: clips of one device, or of none that is named, with folds or with one official split.
         devices: the microphones.
         response_root: the folder of their impulse responses.
         folder: where the copies go: clips.csv, FOLD/CLIP-DEVICE.flac and bank.txt, the list's bank for `augment.dirs`.
@@ -60,13 +61,18 @@ def write_devices(
         The list's path.
 
     Raises:
-        InputError: clips without labels, two clips of one name, a clip or response that cannot be read, or a folder
-            with copies at another rate, through other microphones or of other files.
+        InputError: clips without labels, of several devices or of one of the microphones, two clips of one name, a clip
+            or response that cannot be read, a rate that FLAC cannot state, or a folder with copies at another rate,
+            through other microphones or of other files, or in which another process writes.
     """
     if not table.labels:
         raise InputError(
             f"data set {table.name}: its clips have no labels, so no list for training or testing can be written"
         )
+    _check_devices(table, devices)
+    # In the header that every decoder reads (RFC 9639, section 9.1.2).
+    if sample_rate > 65535 and sample_rate % 10:
+        raise InputError(f"--rate {sample_rate}: above 65,535 Hz FLAC states rates in steps of 10 Hz; choose another")
     kept = {part: read_responses(getattr(devices, part), response_root, sample_rate) for part in ("train", "test")}
     names = [f"{clip.fold}/{clip.path.stem}{_part(clip)}" for clip in table.clips]
     if len(set(names)) < len(names):
@@ -83,31 +89,49 @@ def write_devices(
             if part == "train" or not by_split or fold_of[name] == SPLITS["test"]:
                 dealt[name][part] = next(turn)
     split_of = {fold: split for split, fold in SPLITS.items()}
-    rows: list[tuple[str, ...]] = []
-    for done, (clip, name) in enumerate(zip(table.clips, names, strict=True), start=1):
-        heard: dict[str, np.ndarray | None] = {CLEAN: None}
-        heard |= {device: kept[part][device] for part, device in dealt[name].items()}
-        samples = None
-        for device, response in heard.items():
-            file = folder / f"{name}-{device}.flac"
-            if not file.is_file():
-                if samples is None:
-                    (samples,) = read_segments(clip.path, sample_rate, [clip.segment])
-                _write(file, samples if response is None else through(samples, response), sample_rate)
-            path = file.relative_to(folder).as_posix()
-            if by_split:
-                fold, split = "", split_of[clip.fold]
-            else:
-                fold, split = str(clip.fold), "test" if clip.test_only or device in kept["test"] else ""
-            rows.append((path, clip.scene, device, fold, split, clip.location))
-        if progress:
-            progress(done, len(names))
-    bank = [str((response_root / file).absolute()) for file in devices.bank]
-    write_atomic(folder / "bank.txt", "".join(f"{line}\n" for line in bank))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    write_atomic(folder / "clips.csv", text.getvalue())
-    return folder / "clips.csv"
+    with locked(folder):
+        remove_unfinished(folder, ".flac")
+        rows: list[tuple[str, ...]] = []
+        for done, (clip, name) in enumerate(zip(table.clips, names, strict=True), start=1):
+            heard: dict[str, np.ndarray | None] = {CLEAN: None}
+            heard |= {device: kept[part][device] for part, device in dealt[name].items()}
+            samples = None
+            for device, response in heard.items():
+                file = folder / f"{name}-{device}.flac"
+                if not file.is_file():
+                    if samples is None:
+                        (samples,) = read_segments(clip.path, sample_rate, [clip.segment])
+                    _write(file, samples if response is None else through(samples, response), sample_rate)
+                path = file.relative_to(folder).as_posix()
+                if by_split:
+                    fold, split = "", split_of[clip.fold]
+                else:
+                    fold, split = str(clip.fold), "test" if clip.test_only or device in kept["test"] else ""
+                rows.append((path, clip.scene, device, fold, split, clip.location))
+            if progress:
+                progress(done, len(names))
+        bank = [str((response_root / file).absolute()) for file in devices.bank]
+        write_atomic(folder / "bank.txt", "".join(f"{line}\n" for line in bank))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_atomic(folder / "clips.csv", text.getvalue())
+        return folder / "clips.csv"
+
+
+def _check_devices(table: ClipTable, devices: DeviceList) -> None:
+    """Refuses clips whose device would be lost, as every clip is written as "clean" or as a microphone."""
+    recorded = {clip.device for clip in table.clips}
+    if heard := [name for name in devices.stems("train", "bank", "test") if name in recorded]:
+        raise InputError(
+            f"data set {table.name}: its clips are already recorded through {heard[0]}, a microphone of "
+            f"{devices.name}; give them as they were before"
+        )
+    if len(recorded) > 1:
+        raise InputError(
+            f"data set {table.name}: its clips are of several devices "
+            f"({listed(name or 'unnamed' for name in sorted(recorded))}), which the copies would not tell apart; "
+            "list the clips of one in a CSV file"
+        )
 
 
 def _claim(

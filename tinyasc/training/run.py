@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from tinyasc.data.groups import parents
 from tinyasc.errors import InputError
-from tinyasc.files import write_atomic
+from tinyasc.files import locked, write_atomic
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
 from tinyasc.training.distributed import rank
@@ -78,11 +77,7 @@ class Run:
         strange = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
         if strange and not any((self.path / name).is_file() for name in ("recipe.yaml", "plan.json")):
             raise InputError(f"{self.path}: holds {strange[0]} and no run; name an empty or a new folder with --run")
-        with open(self.path / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path}: another process works in this run; wait for it or end it") from None
+        with locked(self.path, "run"):
             yield
 
     def claim(self, recipe: Recipe, data_identity: str) -> None:
