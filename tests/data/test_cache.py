@@ -158,6 +158,18 @@ def test_files_of_one_size_and_time_that_swap_names(clips, tmp_path):
     np.testing.assert_array_equal(second[[2, 0]], first[[0, 2]])
 
 
+def test_a_file_that_was_written_over_with_its_old_time_put_back(clips, tmp_path):
+    # As some copying tools do: size, time and inode are equal, and only the inode's own time has moved on.
+    path = clips[0].path
+    first, before = load_features(clips, FRONT_END, tmp_path / "cache").copy(), path.stat()
+    soundfile.write(path, soundfile.read(path)[0][::-1] * 0.5, 8000)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = path.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    second = load_features(clips, FRONT_END, tmp_path / "cache")
+    assert [i for i in range(24) if not np.array_equal(first[i], second[i])] == [0]
+
+
 def test_equal_files_share_one_row(tmp_path):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(800), 8000)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from tinyasc.data import Clip
+from tinyasc.data import Clip, ClipTable
 from tinyasc.evaluate import clips as measured
-from tinyasc.evaluate.clips import probabilities
+from tinyasc.evaluate.clips import clip_names, probabilities
 
 
 class Loudness:
@@ -36,3 +36,11 @@ def test_parts_of_a_recording_are_measured_as_files_of_their_own(tmp_path, monke
     expected = [[8000 * i, 8000 * i + 7999, 8000, i] for i in range(3)] + [[0, -7999, 8000, 5]]
     np.testing.assert_allclose(found * [32768, 32768, 1, 1], expected)
     assert decoded == [whole, other] and calls == [(i, 4) for i in range(1, 5)]
+
+
+def test_every_part_of_a_recording_has_a_name_of_its_own(tmp_path):
+    whole = tmp_path / "audio/day/long.wav"
+    parts = [Clip(whole, "s", "", "1", 1, segment) for segment in (None, (0, 1.0), (0.0, 2.5), (1.0, 2.5))]
+    clips = (*parts, Clip(tmp_path / "audio/night/a.wav", "s", "", "2", 1))
+    names = ["day/long.wav" + part for part in ("", "#t=0.0,1.0", "#t=0.0,2.5", "#t=1.0,2.5")]
+    assert clip_names(ClipTable("t", ("s",), clips), clips) == [*names, "night/a.wav"]
