@@ -298,6 +298,11 @@ def test_data_with_one_official_split(folder, tmp_path):
         (["cv/fold1-seed0", "--against", "nowhere"], "no such run"),
         (["--folds", "teacher.yaml", "--root", "esc", "--run", "new", "--against", "nowhere"], "--against nowhere: no"),
         (["nowhere", "--out", "mics.yaml/out"], "mics.yaml is no folder that can be written to"),
+        pytest.param(
+            ["nowhere", "--out", "/proc/x/y"],
+            "/proc is no folder that can be written to",
+            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc"),
+        ),
         (["cv/fold1-seed0", "--test-fold", "2"], "fold 2 is no test for it"),
         (["cv", "--split", "validation", "--test-fold", "1"], "is no test for it"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -215,10 +215,13 @@ def command(
 
 
 def _check_writable(folder: Path) -> None:
-    """Makes sure that a folder can be written, or made, and makes nothing."""
+    """Makes sure that a folder can be written, or made, and leaves nothing."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"--out {folder}: {there} is no folder that can be written to; name another")
+    try:
+        # Tried, since rights alone do not tell: /proc lets root write, and has no files to make.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError:
+        raise InputError(f"--out {folder}: {there} is no folder that can be written to; name another") from None
 
 
 def _devices(name: str | None, root: Path | None) -> tuple[DeviceList | None, Path | None]:
