@@ -167,13 +167,23 @@ def test_a_list_of_clips_is_trained_on_and_measured(tau_root, tmp_path, monkeypa
     }
     Path("r.yaml").write_text(yaml.safe_dump(recipe))
     data = ("--data", "csv", "--root", "clips.csv")
+    train = ["train", "r.yaml", *data, "--run", "run"]
     for command in (
-        ["train", "r.yaml", *data, "--run", "run"],
+        train,
         ["evaluate", "run", "--root", "clips.csv", "--out", "out"],
         ["data", "show", "--recipe", "r.yaml", "--set", "augment.roll=true", *data],
     ):
         result = CliRunner().invoke(cli, command)
         assert result.exit_code == 0, result.output
+        assert "sample rates" not in result.output
+    # One of the 16 files of training and validation at another rate.
+    path = sorted((tau_root / "audio").iterdir())[1]
+    soundfile.write(path, np.full(1600, 0.1), 16000)
+    for name in ("mixed", "mixed"):
+        result = CliRunner().invoke(cli, [*train[:-1], name])
+        assert result.exit_code == 0, result.output
+        line = "sample rates: mixed: 8000 Hz (15 files), 16000 Hz (1 files); every file is resampled to 8000 Hz"
+        assert line in result.stderr.splitlines()
     clips = predictions.load(Path("out/run/predictions.npz")).clips.tolist()
     assert len(clips) == len(set(clips)) == 16
     assert all(name.endswith(("#t=0.0,0.05", "#t=0.05,0.1")) for name in clips)

@@ -15,7 +15,7 @@ import soundfile
 
 from tinyasc.audio import read_audio, read_segments
 from tinyasc.data import Clip, cache, extract, load_table
-from tinyasc.data.cache import load_features
+from tinyasc.data.cache import load_features, sample_rates
 from tinyasc.data.extract import front_end_key
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.frontend import FrontEnd, features, fit_length
@@ -168,6 +168,26 @@ def test_a_file_that_was_written_over_with_its_old_time_put_back(clips, tmp_path
     assert (now.st_size, now.st_mtime_ns, now.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
     second = load_features(clips, FRONT_END, tmp_path / "cache")
     assert [i for i in range(24) if not np.array_equal(first[i], second[i])] == [0]
+
+
+def test_rates_are_noted_while_files_are_read(clips, tmp_path, no_decoding, monkeypatch):
+    soundfile.write(clips[3].path, np.full(1600, 0.1), 16000)
+    load_features(clips, FRONT_END, tmp_path / "cache")
+    no_decoding()
+    monkeypatch.setattr(extract, "read_info", lambda path: pytest.fail(f"{path} was opened"))
+    load_features(clips, FRONT_END, tmp_path / "cache")
+    assert sample_rates(clips, tmp_path / "cache") == {8000: 23, 16000: 1}
+    assert sample_rates([*clips[:3], clips[0]], tmp_path / "cache") == {8000: 3}
+
+
+def test_the_index_of_an_older_version_knows_no_rates_and_costs_no_hashing(clips, tmp_path, monkeypatch):
+    first = load_features(clips, FRONT_END, tmp_path / "cache")
+    index = tmp_path / "cache/index.json"
+    older = {path: [mark, content] for path, (mark, content, _) in json.loads(index.read_bytes())["files"].items()}
+    index.write_text(json.dumps({"files": older}))
+    monkeypatch.setattr(extract, "file_state", lambda path: pytest.fail(f"{path} was read"))
+    np.testing.assert_array_equal(load_features(clips, FRONT_END, tmp_path / "cache"), first)
+    assert not sample_rates(clips, tmp_path / "cache")
 
 
 def test_equal_files_share_one_row(tmp_path):

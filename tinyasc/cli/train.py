@@ -98,6 +98,9 @@ def _train(
     # Before the run folder is made: a data set that cannot be used leaves nothing behind.
     with first_here_first():
         data = with_waveforms(prepare(loaded.data, loaded.front_end.record()), loaded)
+    if len(data.sample_rates) > 1:
+        kinds = ", ".join(f"{rate} Hz ({n} files)" for rate, n in sorted(data.sample_rates.items()))
+        _say(f"sample rates: mixed: {kinds}; every file is resampled to {data.front_end.sample_rate} Hz", err=True)
     with run.locked():
         trained = fit(loaded, run, data)
     synthetic = " (synthetic scenes)" if trained.synthetic else ""

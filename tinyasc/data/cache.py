@@ -4,7 +4,7 @@ A second run decodes no audio, and hashes none whose size, times of change and i
 computed by one process per core and written as they come, so a run that was killed goes on where it stopped. They are
 read back as one memory-mapped array. Two processes may use one cache: one fills it, the other waits.
 
-    CACHE/index.json           path -> size, time of change, inode and its time of change; content hash
+    CACHE/index.json           path -> size, time of change, inode and its time of change; content hash; sample rate
     CACHE/FRONT-END/rows ...   a row store for each front end
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -91,8 +91,18 @@ def load_features(
     return store.read([row_key(index.states[clip.path].content, clip.segment) for clip in clips])
 
 
+def sample_rates(clips: Sequence[Clip], cache_dir: str | Path) -> Counter[int]:
+    """Rate in Hz -> number of audio files, of clips whose features were loaded; no file is opened.
+
+    Files whose rate was not noted, in a cache of an older version, are left out.
+    """
+    states = ContentIndex(Path(cache_dir).absolute()).states
+    rates = (states[path].sample_rate for path in {clip.path for clip in clips} if path in states)
+    return Counter(rate for rate in rates if rate)
+
+
 class ContentIndex:
-    """Which content each audio file had when it was last hashed.
+    """Which content and rate each audio file had when it was last hashed.
 
     Args:
         folder: the cache's, made when it is not there.
@@ -120,8 +130,9 @@ class ContentIndex:
         try:
             values = json.loads(self._file.read_bytes())["files"]
             found = {
-                Path(path): FileState(FileMark(*map(int, mark)), str(content))
-                for path, (mark, content) in values.items()
+                # Of an older index the rate is not known.
+                Path(path): FileState(FileMark(*map(int, mark)), str(content), *map(int, rate))
+                for path, (mark, content, *rate) in values.items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found = {}

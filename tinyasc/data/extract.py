@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyasc.audio import read_segments
+from tinyasc.audio import read_info, read_segments
 from tinyasc.data.rowstore import KEY_BYTES, RowStore
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, features, fit_length
@@ -37,10 +37,11 @@ class FileMark(NamedTuple):
 
 
 class FileState(NamedTuple):
-    """What an audio file was when it was hashed: its mark, and the hash of its content."""
+    """What an audio file was when it was hashed: its mark, the hash of its content, its rate in Hz or 0 if unknown."""
 
     mark: FileMark
     content: str
+    sample_rate: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,14 @@ def file_state(path: Path) -> FileState | None:
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-        return FileState(before, digest.hexdigest())
     except OSError:
         return None
+    try:
+        rate = read_info(path).sample_rate
+    except InputError:
+        # Whoever decodes it says what is wrong with it.
+        rate = 0
+    return FileState(before, digest.hexdigest(), rate)
 
 
 def file_mark(path: Path) -> FileMark | None:

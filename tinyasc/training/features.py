@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinyasc.data import Clip, ClipTable, Split, load_table, split_table
-from tinyasc.data.cache import load_features
+from tinyasc.data.cache import load_features, sample_rates
 from tinyasc.data.groups import by_group, parents
 from tinyasc.data.lists import nearest
 from tinyasc.data.scenes import write_scenes
@@ -64,8 +64,8 @@ class Prepared:
     """Training and validation features, labels, and the front end with its normalisation. No test clip is read.
 
     `identity` is a hash of the features before normalisation, of the classes and of the cut: two data sets of one name
-    differ in it. `devices` are the names of the training clips' devices, sorted, `parents` the
-    groups of the classes, `test_names` the test clips' (see `clip_names`).
+    differ in it. `devices` are the names of the training clips' devices, sorted, `parents` the groups of the classes,
+    `test_names` the test clips' (see `clip_names`), `sample_rates` Hz -> how many of the files that were read have it.
     """
 
     train: Part
@@ -79,6 +79,7 @@ class Prepared:
     devices: tuple[str, ...] = ()
     parents: tuple[int, ...] = ()
     test_names: tuple[str, ...] = ()
+    sample_rates: Mapping[int, int] = field(default_factory=dict)
 
     def trained_on(self, final: bool) -> Part:
         """The training set, or with `final` the training and then the validation set."""
@@ -166,6 +167,7 @@ def prepare(data: Data, front_end: FrontEnd) -> Prepared:
         devices,
         parents(table.labels, data.groups) if data.target == "scene" else (),
         tuple(clip_names(table, split.test)),
+        sample_rates(clips, cache_folder()),
     )
 
 
