@@ -28,13 +28,14 @@ from tinyasc.training.fit import logits
 from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.run import Run, Trained
 
+BANDS = 32
 SMALL = FrontEnd(
     sample_rate=8000,
-    clip_samples=8000,
+    clip_samples=10000,
     n_fft=512,
     win_length=512,
     hop_length=256,
-    n_mels=16,
+    n_mels=BANDS,
     fmax=4000,
     stereo=True,
     deltas=2,
@@ -88,14 +89,14 @@ def random_model(family: str, front_end: FrontEnd, folder: Path, features: np.nd
 def test_every_student_goes_to_its_files_with_six_channels(family, tmp_path):
     """`write_files` itself holds the float files against torch; here int8 and the front end inside are looked at."""
     rng = np.random.default_rng(0)
-    scale = rng.uniform(0.5, 2, (6, 16))
-    front_end = SMALL.with_normalization(scale, np.zeros((6, 16)))
+    scale = rng.uniform(0.5, 2, (6, BANDS))
+    front_end = SMALL.with_normalization(scale, np.zeros((6, BANDS)))
     # Every clip's channels with levels of their own: channels that change places change the answer.
     features = rng.standard_normal((16, *front_end.shape)) + 3 * rng.standard_normal((16, 6, 1, 1))
     features = features.astype(np.float32)
     model = random_model(family, front_end, tmp_path, features)
     deployed = deploy(model, features)
-    assert deployed.float_graph.tensors[deployed.float_graph.input].shape == (1, 16, front_end.n_frames(), 6)
+    assert deployed.float_graph.tensors[deployed.float_graph.input].shape == (1, BANDS, front_end.n_frames(), 6)
     written = write_files(deployed, model, Part(features, np.arange(16) % 3), {}, tmp_path, budget_bytes=1 << 20)
     expected = logits(model, features)
     swapped = np.abs(logits(model, features[:, ::-1].copy()) - expected).max()
@@ -103,8 +104,8 @@ def test_every_student_goes_to_its_files_with_six_channels(family, tmp_path):
         loaded = load(file.path, exact=True)
         assert loaded.backend.input_shape == loaded.front_end.shape == front_end.shape
         # The student's own input normalisation has moved into the file's front end.
-        own = np.array(loaded.front_end.band_scale).reshape(6, 16) / scale
-        offset = np.array(loaded.front_end.band_offset).reshape(6, 16)
+        own = np.array(loaded.front_end.band_scale).reshape(6, BANDS) / scale
+        offset = np.array(loaded.front_end.band_offset).reshape(6, BANDS)
         given = (features * own[..., None] + offset[..., None]).astype(np.float32)
         answers = np.stack([loaded.backend.logits(x) for x in given])
         assert np.abs(answers - expected).max() <= swapped * (1e-3 if file.precision == "fp32" else 0.25)
@@ -123,12 +124,12 @@ def test_a_family_of_one_channel_refuses_more(monkeypatch):
 
 
 def test_a_gain_in_db_adds_nothing_to_deltas():
-    front_end = SMALL.with_normalization(np.full((6, 16), 0.5), np.zeros((6, 16)))
-    expected = np.zeros((6, 16))
+    front_end = SMALL.with_normalization(np.full((6, BANDS), 0.5), np.zeros((6, BANDS)))
+    expected = np.zeros((6, BANDS))
     expected[:2] = 0.5
     np.testing.assert_array_equal(gain_scale(front_end), expected)
     plain = dataclasses.replace(SMALL, stereo=False, deltas=0)
-    np.testing.assert_array_equal(gain_scale(plain), np.ones((1, 16)))
+    np.testing.assert_array_equal(gain_scale(plain), np.ones((1, BANDS)))
 
 
 def tinyasc(*args: object, code: int = 0):

@@ -16,7 +16,7 @@ from tinyasc_export.count import count
 from tinyasc_export.lower import lower
 from tinyasc_export.quantize import calibrate, quantize_int8
 
-FRONT_END = FrontEnd(sample_rate=16000, clip_samples=16000, n_fft=1024, win_length=1024, hop_length=640, n_mels=32)
+FRONT_END = FrontEnd(sample_rate=16000, clip_samples=16000, n_fft=1024, win_length=1024, hop_length=512, n_mels=32)
 CLASSES = 10
 WIDTH_STEP = 4  # of sepconv_ca
 STUDENTS = [family for family in FAMILIES if FAMILIES[family].capturable]

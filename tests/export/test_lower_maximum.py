@@ -45,10 +45,11 @@ def test_random_modules(case):
 
 
 @pytest.mark.parametrize("family", STUDENTS)
-@pytest.mark.parametrize("size", [(64, 30), (33, 21)])
+@pytest.mark.parametrize("size", [(64, 30), (33, 31)])
 def test_every_student(family, size):
     torch.manual_seed(3)
-    model = randomize(build(family, n_classes=10, n_mels=size[0]).double(), 4)
+    options = {"sub_bands": 1} if family == "bc_resnet" and size[0] % 32 else {}
+    model = randomize(build(family, n_classes=10, n_mels=size[0], **options).double(), 4)
     lowered(model, (1, 1, *size))
 
 

@@ -19,9 +19,12 @@ from tinyasc.errors import InputError
 from tinyasc.models.amfm import AMFMStudent
 from tinyasc.models.amfm_net import AMFMNet
 from tinyasc.models.atrous_cnn import AtrousCNN
+from tinyasc.models.bc_resnet import BCResNet
 from tinyasc.models.caa_net import CAANet
 from tinyasc.models.cp_mobile import CPMobile
 from tinyasc.models.sepconv_ca import SepConvCA
+from tinyasc.models.split_resnet import SplitResNet
+from tinyasc.models.tf_sepnet import TFSepNet
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,12 @@ FAMILIES = {
     "amfm": Family(AMFMStudent, True, "Shim et al., 2022", Width("channels_multiplier", 0.125, 0.875)),
     "amfm_net": Family(AMFMNet, False, "Shim et al., 2022", Width("channels_multiplier", 0.125, 1.0)),
     "atrous_cnn": Family(AtrousCNN, False, "Ren et al., ICASSP 2019", Width("base_channels", 4, 64)),
+    "bc_resnet": Family(BCResNet, True, "Kim et al., DCASE 2021", Width("base_channels", 8, 80)),
     "caa_net": Family(CAANet, False, "Ren et al., 2020", Width("base_channels", 4, 64)),
     "cp_mobile": Family(CPMobile, True, "Schmid et al., DCASE 2023", Width("base_channels", 4, 32)),
     "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022", Width("base_channels", 4, 64)),
+    "split_resnet": Family(SplitResNet, False, "McDonnell & Gao, DCASE 2019", Width("base_channels", 4, 24)),
+    "tf_sepnet": Family(TFSepNet, True, "Cai et al., DCASE 2023", Width("base_channels", 16, 64)),
 }
 
 
