@@ -48,6 +48,7 @@ STUDENTS = [
     ("sepconv_ca", {"base_channels": 20}, (40, 44)),
     ("sepconv_ca", {"base_channels": 4}, (17, 53)),
     ("sepconv_ca", {"base_channels": 8, "attention_activation": "relu"}, (33, 16)),
+    ("sepconv_ca", {"base_channels": 8, "attention": False}, (33, 16)),
     ("sepconv_ca", {"base_channels": 16}, (256, 43)),
     ("amfm", {}, (64, 30)),
     ("amfm", {"channels_multiplier": 0.25, "hidden": 7}, (33, 19)),

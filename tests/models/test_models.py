@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from weights import arrays, parameters, randomize
 
+from tinyasc.compress.torchinfo_count import unfused_count
 from tinyasc.errors import CaptureError, InputError
 from tinyasc.models import FAMILIES, build
 from tinyasc.models.amfm_blocks import CBAM, MFM, AMFMBlock, MFMLinear
@@ -32,6 +33,23 @@ def test_sepconv_ca_parts_have_the_published_parameters():
     assert attention == 1_688 + 3 * 3_352
     assert second_norms == 896
     assert parameters(model) - attention - second_norms == 62_922  # SP4ASC's trunk
+
+
+def test_without_attention_it_is_sp4asc():
+    """Its 62,922 parameters and the second norms; 442.6 MMAC for 10 s of 431 frames. The blocks keep their places."""
+    with torch.device("meta"):
+        model = build("sepconv_ca", n_classes=10, n_mels=256, attention=False)
+    assert parameters(model) == 62_922 + 896
+    assert not any(isinstance(m, CoordinateAttention) for m in model.modules())
+    assert [i for i, m in enumerate(model.blocks) if isinstance(m, SepConvBlock)] == [0, 3, 6, 9]
+    assert unfused_count(model, (1, 1, 256, 431)) == pytest.approx(442.6e6, abs=0.05e6)
+    plain, full = (build("sepconv_ca", n_classes=5, n_mels=32, base_channels=8, attention=a) for a in (False, True))
+    plain.load_state_dict(full.state_dict(), strict=False)
+    x = torch.randn(2, 1, 32, 32)
+    for part in full.modules():
+        if isinstance(part, CoordinateAttention):
+            part.forward = lambda y: y
+    torch.testing.assert_close(plain.eval()(x), full.eval()(x))
 
 
 @pytest.mark.parametrize(("channels", "published"), [(16, 440), (32, 856), (64, 1_688), (128, 3_352)])
@@ -305,6 +323,8 @@ def test_an_unknown_family_is_refused():
     [
         ("sepconv_ca", {"width": 64}, "'width'"),
         ("sepconv_ca", {"attention_activation": "swish"}, "hardswish, relu"),
+        ("sepconv_ca", {"attention": "no"}, "true or false"),
+        ("sepconv_ca", {"attention": False, "attention_activation": "relu"}, "no meaning without attention"),
         ("sepconv_ca", {"base_channels": "64"}, "sepconv_ca"),
         ("sepconv_ca", {"base_channels": -4}, "sepconv_ca"),
         ("sepconv_ca", {"dropout": 2}, "dropout"),

@@ -37,6 +37,7 @@ class SepConvCA(nn.Module):
         n_classes: K.
         n_mels: bands of the input, each with its own batch norm, which all channels share.
         base_channels: widths are 1/2/2/2 times this; 64 in the report (75,562 parameters at 256 mels).
+        attention: false leaves coordinate attention out, which makes the net SP4ASC (63,818 parameters at 256 mels).
         attention_activation: "hardswish" as reported, or "relu".
         dropout: before both linear layers.
         in_channels: of the features.
@@ -50,6 +51,7 @@ class SepConvCA(nn.Module):
         n_classes: int,
         n_mels: int,
         base_channels: int = 64,
+        attention: bool = True,
         attention_activation: str = "hardswish",
         dropout: float = 0.1,
         in_channels: int = 1,
@@ -60,6 +62,10 @@ class SepConvCA(nn.Module):
             raise InputError(
                 f"sepconv_ca: attention_activation {attention_activation!r} is unknown; choose one of: {choices}"
             )
+        if not isinstance(attention, bool):
+            raise InputError(f"sepconv_ca: attention must be true or false, got {attention!r}")
+        if not attention and attention_activation != "hardswish":
+            raise InputError("sepconv_ca: attention_activation has no meaning without attention; take it out")
         self.input_norm = nn.BatchNorm2d(n_mels)
         layers: list[nn.Module] = []
         channels = in_channels
@@ -67,7 +73,7 @@ class SepConvCA(nn.Module):
             width = base_channels * multiple
             layers += [
                 SepConvBlock(channels, width),
-                CoordinateAttention(width, activation=attention_activation),
+                CoordinateAttention(width, activation=attention_activation) if attention else nn.Identity(),
                 nn.AvgPool2d(2),
             ]
             channels = width

@@ -16,6 +16,7 @@ from tinyasc.frontend import FrontEnd
 from tinyasc.training import average
 from tinyasc.training.augmentation import AugmentedFeatures, masks_inside
 from tinyasc.training.distributed import gathered, rank, world_size
+from tinyasc.training.losses import focal_loss
 from tinyasc.training.optim import freeze_statistics, make_optimizer, prepare_norms
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.schedule import schedule
@@ -175,8 +176,11 @@ class Classifier(L.LightningModule):
         return self.task_weights(losses, shared)
 
     def scene_loss(self, logits: Tensor, target: Tensor, teacher: Tensor | None) -> Tensor:
-        """Cross-entropy, or with a teacher (1 - kd_lambda) * CE + kd_lambda * T^2 * KL, KL averaged over the batch."""
-        hard = F.cross_entropy(logits, target)
+        """Cross-entropy or focal loss, or with a teacher (1 - kd_lambda) * that + kd_lambda * T^2 * KL.
+
+        KL is averaged over the batch.
+        """
+        hard = focal_loss(logits, target, self.recipe.training.focal_gamma)
         if teacher is None or self.recipe.distill is None:
             return hard
         t, share = self.recipe.distill.temperature, self.recipe.distill.kd_lambda

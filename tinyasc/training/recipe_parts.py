@@ -85,6 +85,8 @@ class Training(RecipePart):
     agree. `ema_decay` averages the weights, with min(ema_decay, (1 + step) / (10 + step)); the average
     is what is validated and kept. `select: best` keeps the epoch with the best `monitor`. `final` trains on the
     training and validation clips together, so that no epoch can be selected and there are no validation metrics.
+
+    `focal_gamma` above 0 takes focal loss in place of the scene's cross-entropy (`tinyasc.training.losses`).
     """
 
     epochs: int = Field(100, gt=0)
@@ -105,6 +107,7 @@ class Training(RecipePart):
     flat_until_epoch: float | None = Field(None, ge=0)
     decay_epochs: float | None = Field(None, gt=0)
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    focal_gamma: float = Field(0.0, ge=0)
     clip_grad_norm: float | None = Field(None, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
     norm_affine: bool = True
