@@ -125,6 +125,31 @@ def test_an_impossible_temperature_is_refused(temperature):
         Model(LiteRtBackend(tiny.tflite(temperature=temperature)))
 
 
+@pytest.mark.parametrize("temperature", [1, 0.25])
+def test_decision_weights_of_the_card_multiply_the_probabilities(temperature):
+    """As McDonnell & Gao (2019) did for unknown scenes: the softmax output times 5, before the likeliest is taken."""
+    tone = tiny.tone("low")
+    plain = Model(LiteRtBackend(tiny.tflite(temperature=temperature))).predict(tone).probabilities
+    card = {"temperature": temperature, "decision_weights": {"high": 5, "middle": 0.5}}
+    weighted = Model(LiteRtBackend(tiny.tflite(**card))).predict(tone).probabilities
+    expected = plain * [1, 0.5, 5]
+    np.testing.assert_allclose(weighted, expected / expected.sum(), rtol=1e-9)
+
+
+def test_weights_of_one_change_no_bit(model):
+    same = Model(LiteRtBackend(tiny.tflite(decision_weights={"low": 1.0})))
+    answers = [m.predict(tiny.tone("middle")).probabilities for m in (model, same)]
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize(
+    "weights", [{"tram": 2}, {"low": 0}, {"low": -1}, {"low": "5"}, {"low": True}, {"low": None}, [5], 5, None]
+)
+def test_impossible_decision_weights_are_refused(weights):
+    with pytest.raises(ModelFileError, match="decision_weights must be positive numbers by label"):
+        Model(LiteRtBackend(tiny.tflite(decision_weights=weights)))
+
+
 def test_softmax_of_huge_logits_does_not_overflow():
     assert softmax(np.array([1e30, 0, -1e30], np.float32)).tolist() == [1, 0, 0]
 

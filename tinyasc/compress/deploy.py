@@ -15,7 +15,7 @@ from tinyasc.evaluate import metrics
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
 from tinyasc.infer.backends.litert_backend import quiet_stderr
-from tinyasc.infer.runner import Model, load, softmax
+from tinyasc.infer.runner import Model, load
 from tinyasc.training.features import Part
 from tinyasc.training.fit import logits
 from tinyasc.training.progress import progress
@@ -141,7 +141,8 @@ def write_files(
         draft = folder / f".draft-{precision}.{suffix}"
         # The card quotes what the file scores, so the file is measured once before its card is complete.
         write_atomic(draft, writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about)))
-        answers = run_file(_open(draft), features, f"check {path.name}")
+        model = _open(draft)
+        answers = run_file(model, features, f"check {path.name}")
         draft.unlink()
         if precision == "fp32":
             error = float(np.abs(answers - expected).max() / max(1.0, np.abs(expected).max()))
@@ -149,7 +150,7 @@ def write_files(
                 raise TinyascError(
                     f"{path}: its logits differ from torch's by {error:.2g} of their range; please report this"
                 )
-        scores = metrics.evaluate(softmax(answers), validation.labels)
+        scores = metrics.evaluate(model.probabilities(answers), validation.labels)
         scores["top1_agreement"] = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
         data = writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about | {"validation": scores}))
         write_atomic(path, data)

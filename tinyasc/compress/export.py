@@ -78,6 +78,7 @@ def _card(trained: Trained) -> dict[str, Any]:
         | ({} if heard is None else {"split_blake2b": heard.digest})
         | heard_responses(trained.recipe.augment),
         "validation": trained.validation,
+        **trained.recipe.decision_card(),
     }
 
 

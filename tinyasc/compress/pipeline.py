@@ -114,7 +114,12 @@ def _complete(student: Recipe, teacher: Recipe, root: str | None) -> Recipe:
         )
     if root is not None:
         data = data.model_copy(update={"root": str(Path(root).expanduser().absolute())})
-    return student.model_copy(update={"data": data, "front_end": student.front_end or teacher.front_end})
+    taken = {
+        "data": data,
+        "front_end": student.front_end or teacher.front_end,
+        "decision_weights": student.decision_weights or teacher.decision_weights,
+    }
+    return student.model_copy(update=taken)
 
 
 def _teacher_logits(run: Run, teacher: Trained, student: Recipe, data: Prepared) -> np.ndarray:
@@ -173,6 +178,7 @@ def _card(
         "recipe": student.name,
         "seed": student.training.seed,
         "weights_blake2b": weights,
+        **student.decision_card(),
         "data": {
             "name": student.data.name,
             "synthetic": data.synthetic,

@@ -49,6 +49,7 @@ class Model:
         front_end: how samples become its features.
         card: how it was made, as the file says.
         temperature: the logits are divided by it before the softmax; the card's `temperature`, or 1.
+        decision_weights: (K,) factors on the probabilities, whose sum is made 1 again; the card's, or 1 each.
 
     Raises:
         ModelFileError: the file's parts do not fit each other.
@@ -74,6 +75,7 @@ class Model:
         if not number or not (math.isfinite(temperature) and temperature > 0):
             raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
         self.temperature = float(temperature)
+        self.decision_weights = self._decision_weights()
 
     def predict(
         self,
@@ -122,7 +124,23 @@ class Model:
         logits = self.logits(mel, device)
         if not np.isfinite(logits).all():
             raise ModelFileError(f"{self.where}: the model answers with NaN or infinity; its weights are damaged")
-        return softmax(logits, self.temperature)
+        return self.probabilities(logits)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities, (..., K) float64, of logits (..., K): softmax, times the decision weights, of sum 1 again."""
+        return softmax(logits + self.temperature * np.log(self.decision_weights), self.temperature)
+
+    def _decision_weights(self) -> np.ndarray:
+        stated = self.card.get("decision_weights", {})
+        weights = np.ones(len(self.labels))
+        for label, weight in stated.items() if isinstance(stated, dict) else [(None, stated)]:
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if label not in self.labels or not number or not (math.isfinite(weight) and weight > 0):
+                raise ModelFileError(
+                    f"{self.where}: its card's decision_weights must be positive numbers by label, got {stated!r:.60}"
+                )
+            weights[self.labels.index(label)] = weight
+        return weights
 
     def logits(self, mel: np.ndarray, device: str) -> np.ndarray:
         """Logits, (K,) float32, of one input. No model file reads the device: students are not told it."""

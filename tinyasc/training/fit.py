@@ -88,8 +88,9 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
     """The recipe's model, with the seed's weights, after what can be known of the recipe before training.
 
     Raises:
-        InputError: a gain in dB or a crop that the features cannot take, features that the model cannot take, a hidden
-            layer that it does not have, tasks that cannot be balanced, a run that it cannot start from.
+        InputError: a gain in dB or a crop that the features cannot take, a decision weight of no label, features that
+            the model cannot take, a hidden layer that it does not have, tasks that cannot be balanced, a run that it
+            cannot start from.
     """
     front_end, settings = data.front_end, recipe.augment
     frames, crop = front_end.n_frames(), settings.crop_frames
@@ -99,6 +100,11 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
         raise InputError(
             f"augment.crop_frames: cannot crop {crop} frames out of {frames}; set it to 1..{frames}, or 0 for none"
         )
+    for label in recipe.decision_weights:
+        if label not in data.labels:
+            raise InputError(
+                f"{recipe.name}: decision_weights: {label!r} is none of the data's labels ({', '.join(data.labels)})"
+            )
     torch.manual_seed(recipe.training.seed)
     module = build(
         recipe.family,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from tinyasc.errors import InputError
 from tinyasc.training.recipe_parts import Augment, Data, Distill, FrontEndPart, Qat, RecipePart, Tasks, Training
@@ -24,6 +24,10 @@ class Recipe(RecipePart):
     In a student's recipe `front_end: null` and `data: null` take the teacher's. In a teacher's, `student` names the
     recipe that `tinyasc compress` takes by default. `calibration` is how int8 activation ranges are found on training
     clips (`tinyasc_export.calibration`).
+
+    `decision_weights`, {unknown: 5.0}, multiply the probabilities of classes, whose sum is made 1 again, wherever the
+    trained model answers: in `evaluate`, and in `infer` by the card of its files. Training and its validation metrics
+    are without them. A student's recipe without any takes the teacher's.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -37,6 +41,7 @@ class Recipe(RecipePart):
     qat: Qat | None = None
     calibration: Literal["minmax", "percentile", "mse"] = "mse"
     student: str = "students/sepconv_ca"
+    decision_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -47,6 +52,10 @@ class Recipe(RecipePart):
     def model_options(self) -> dict[str, Any]:
         """The family's own options."""
         return {k: v for k, v in self.model.items() if k != "family"}
+
+    def decision_card(self) -> dict[str, Any]:
+        """What a model's card says of `decision_weights`; nothing where there are none."""
+        return {"decision_weights": self.decision_weights} if self.decision_weights else {}
 
     @pydantic.field_validator("model")
     @classmethod
