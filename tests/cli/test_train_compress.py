@@ -30,6 +30,7 @@ from tinyasc.evaluate.clips import measure
 from tinyasc.frontend import features
 from tinyasc.infer.backends.litert_backend import quantize
 from tinyasc.infer.runner import load
+from tinyasc.training.recipe import shipped_recipes
 from tinyasc_export.tflite import constant_bytes, read_bundle
 
 FRONT_END = {"sample_rate": 16000, "clip_seconds": 0.5, "n_fft": 512, "hop_length": 320, "n_mels": 32}
@@ -608,8 +609,21 @@ def test_train_takes_a_recipe_that_carries_them(folder, tmp_path):
 
 
 def test_train_list(empty):
-    assert "teachers/demo" in tinyasc("train", "--list").stdout.splitlines()
+    """A line for every recipe: family, parameters (a student's at 64 mels), quick variant, published figure."""
+    lines = [re.split(r"\s*│\s*", line)[1:-1] for line in tinyasc("train", "--list").stdout.splitlines() if "│" in line]
+    rows = {name: cells for name, *cells in lines}
+    assert list(rows) == shipped_recipes()
+    family, parameters, fast, published = rows["students/sepconv_ca"]
+    assert (family, parameters, fast) == ("sepconv_ca", "75,178", "--fast") and published.startswith("60.3 %")
+    assert rows["teachers/split_resnet"][:3] == ["split_resnet", "3,247,416", "--fast"]
+    assert rows["teachers/demo"][2] == ""
     assert not tree(empty)
+
+
+def test_train_list_in_a_narrow_terminal_keeps_the_names(empty, monkeypatch):
+    monkeypatch.setattr("tinyasc.cli.table.WIDTH", 60)
+    shown = tinyasc("train", "--list").stdout
+    assert all(name in shown for name in shipped_recipes())
 
 
 def test_data_check(folder):

@@ -37,6 +37,11 @@ def test_shipped_recipes_load(name):
         assert recipe.front_end.record().n_frames() >= 16
 
 
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_say_what_was_published(name):
+    assert load_recipe(name).published, "one line of what the model's authors report, with its data set"
+
+
 def test_the_demo_is_shipped():
     assert {"teachers/demo", "students/demo", "teachers/esc10", "students/sepconv_ca"} <= set(shipped_recipes())
 
@@ -98,6 +103,9 @@ def test_an_unknown_key_near_nothing_lists_all(tmp_path):
         ("model", "sepconv_ca"),
         ("model", {"base_channels": 8}),
         ("model.family", 3),
+        ("published", "two\nlines"),
+        ("published", ""),
+        ("published", 76.3),
         ("name", "../x"),
         ("name", ""),
         ("name", None),
@@ -272,6 +280,7 @@ def test_the_fingerprint_follows_every_value_but_the_data_root():
     base = load_recipe("teachers/demo")
     assert re.fullmatch("[0-9a-f]{8}", base.fingerprint())
     assert load_recipe("teachers/demo", ["data.root=/elsewhere"]).fingerprint() == base.fingerprint()
+    assert load_recipe("teachers/demo", ["published=other"]).fingerprint() == base.fingerprint()
     # A default that is spelt out is no change.
     assert load_recipe("teachers/demo", ["training.seed=0"]).fingerprint() == base.fingerprint()
     changed = (

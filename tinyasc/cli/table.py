@@ -8,6 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from tinyasc.training.catalogue import Entry
 
 WIDTH = 170  # where standard output is no terminal
 
@@ -143,6 +146,21 @@ def print_comparison(rows: Sequence[dict[str, Any]]) -> None:
             unit = " points" if key == "accuracy" else ""
             cells += [f"{scale * found['difference']:+.{digits}f}{unit}", f"{low} to {high}", f"{found['p']:.4f}"]
         table.add_row(row["model"], *cells)
+    _print(title, table)
+
+
+def print_recipes(entries: Sequence[Entry]) -> None:
+    """Prints the shipped recipes."""
+    table = _table(
+        ("recipe", "family", "parameters", "fast", "published"), left=("recipe", "family", "fast", "published")
+    )
+    table.columns[0].no_wrap = True  # to be copied into a command
+    for entry in entries:
+        fast = "--fast" if entry.fast else ""
+        table.add_row(entry.name, entry.family, _count(entry.parameters), fast, Text(entry.published or "-"))
+    title = (
+        "Recipes, with parameters for 10 classes; students take their teacher's front end, here 64 mels of one channel"
+    )
     _print(title, table)
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from tinyasc.cli.table import print_recipes
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
+from tinyasc.training.catalogue import catalogue
 from tinyasc.training.distributed import connected, first_here_first, rank
 from tinyasc.training.features import DEMO_ROOT, open_data, prepare
 from tinyasc.training.fit import fit
-from tinyasc.training.recipe import Recipe, load_recipe, shipped_recipes
+from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import RUNS, Run
 from tinyasc.training.waveforms import with_waveforms
@@ -44,7 +46,12 @@ CLIP = Path("clip.wav")
     help="Run folder [default: runs/NAME-FINGERPRINT].",
 )
 @click.option("--fast", is_flag=True, help="Take the recipe's quick variant, for two cores.")
-@click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with tinyasc.")
+@click.option(
+    "--list",
+    "list_recipes",
+    is_flag=True,
+    help="List the recipes that come with tinyasc: family, size, published figure.",
+)
 def command(
     recipe: str | None,
     data_name: str | None,
@@ -63,12 +70,13 @@ def command(
     \b
     Examples:
       tinyasc train
+      tinyasc train --list
       tinyasc train teachers/esc10 --root ESC-50-master
       tinyasc train teachers/esc10 --root ESC-50-master --fast
       tinyasc train my.yaml --set training.epochs=300 --set training.seed=1
     """  # noqa: D301 (click reads the backspace)
     if list_recipes:
-        click.echo("\n".join(shipped_recipes()))
+        print_recipes(catalogue())
         return
     with connected():
         _train(recipe, data_name, root, overrides, folder, fast)

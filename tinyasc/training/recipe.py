@@ -22,7 +22,8 @@ class Recipe(RecipePart):
     """One recipe.
 
     In a student's recipe `front_end: null` and `data: null` take the teacher's. In a teacher's, `student` names the
-    recipe that `tinyasc compress` takes by default. `calibration` is how int8 activation ranges are found on training
+    recipe that `tinyasc compress` takes by default. `published` is one line of what the model's authors report, for
+    `tinyasc train --list`. `calibration` is how int8 activation ranges are found on training
     clips (`tinyasc_export.calibration`).
 
     `decision_weights`, {unknown: 5.0}, multiply the probabilities of classes, whose sum is made 1 again, wherever the
@@ -31,6 +32,7 @@ class Recipe(RecipePart):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    published: str | None = Field(None, pattern=r"^\S[^\n]*$", max_length=120)
     data: Data | None = None
     front_end: FrontEndPart | None = None
     model: dict[str, Any]
@@ -71,7 +73,7 @@ class Recipe(RecipePart):
 
         Values at their defaults are left out, so a key that a later version adds leaves the older recipes' as they are.
         """
-        exclude = {"data": {"root"}, "qat": True, "calibration": True}
+        exclude = {"data": {"root"}, "published": True, "qat": True, "calibration": True}
         text = json.dumps(self.model_dump(mode="json", exclude=exclude, exclude_defaults=True), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
@@ -94,16 +96,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, fast: bool =
         InputError: no such file, not YAML, an unknown key (the nearest name is given), a value out of range, no fast
             values.
     """
-    where, text = _read(path)
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the date 2020-13-45
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        raise InputError(
-            f"{where}: not YAML{'' if line is None else f' at line {line + 1}'}; mend it and run again"
-        ) from None
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: a recipe is a YAML mapping with `name`, `model`, `training` and so on")
+    where, values = _mapping(path)
     quick = values.pop("fast", None)
     if fast:
         if not isinstance(quick, dict) or not quick:
@@ -114,6 +107,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, fast: bool =
     for override in overrides:
         _override(values, override)
     return check_recipe(values, where)
+
+
+def has_fast(path: str | Path) -> bool:
+    """Whether a recipe has a quick variant. Raises InputError where it cannot be read."""
+    return bool(_mapping(path)[1].get("fast"))
 
 
 def check_recipe(values: dict[str, Any], where: str) -> Recipe:
@@ -148,6 +146,21 @@ def configs_folder() -> Path:
     # An installed wheel holds them inside the package, a checkout beside it.
     inside = Path(str(resources.files("tinyasc"))) / "configs"
     return inside if inside.is_dir() else inside.parent.parent / "configs"
+
+
+def _mapping(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """What a recipe's file is called in error lines, and what it holds, unchecked."""
+    where, text = _read(path)
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the date 2020-13-45
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        raise InputError(
+            f"{where}: not YAML{'' if line is None else f' at line {line + 1}'}; mend it and run again"
+        ) from None
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: a recipe is a YAML mapping with `name`, `model`, `training` and so on")
+    return where, values
 
 
 def _read(path: str | Path) -> tuple[str, str]:
