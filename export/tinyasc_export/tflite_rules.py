@@ -28,7 +28,7 @@ _NOT_AT_INT16 = {
     # to 2.1 units.
     "rsqrt": (
         "answers otherwise at int16 in LiteRT than in TensorFlow Lite Micro",
-        "build the student without response norms (`grn: false`)",
+        "build the student without norms that take it (cp_mobile: `grn: false`)",
     ),
 }
 INT16_OPERATORS = tuple(kind for kind in OPERATORS if kind not in _NOT_AT_INT16)

@@ -164,6 +164,16 @@ def test_what_the_model_is_given_is_kept(samples):
     np.testing.assert_array_equal(short.mel, log_mel(np.pad(samples[:5000], (0, 3000)), FRONT_END))
 
 
+def test_decision_weights_are_in_the_answer(samples):
+    module = model("atrous_cnn")
+    plain, heavy = (
+        Explainer(module, FRONT_END, LABELS, decision_weights=w).explain(samples) for w in (None, {LABELS[1]: 5.0})
+    )
+    expected = plain.probabilities * [1, 5, 1]
+    np.testing.assert_allclose(heavy.probabilities, expected / expected.sum(), rtol=1e-9)
+    np.testing.assert_array_equal(heavy.maps, plain.maps)
+
+
 def test_amfm_maps_are_before_and_after_attention_and_after_the_maximum(samples):
     module = model("amfm")
     found = Explainer(module, FRONT_END, LABELS).explain(samples)

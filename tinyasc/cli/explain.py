@@ -89,6 +89,7 @@ def command(
         classes=classes,
         devices=devices,
         layer=layer,
+        decision_weights=trained.recipe.decision_weights,
     )
     out = out or run.path / "explained"
     taken: set[str] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tinyasc.errors import InputError, ModelFileError
 from tinyasc.evaluate.explain_maps import amfm_maps, answer, attention_map, gate_maps, grad_cam, last_map, stretch
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd, band_frequencies, fit_length, frame_times, log_mel, normalize
-from tinyasc.infer.runner import softmax
+from tinyasc.infer.runner import log_weights, softmax
 from tinyasc.models.amfm_blocks import AMFMBlock
 from tinyasc.models.attention import AttentionPooling, CoordinateAttention
 
@@ -113,6 +113,8 @@ class Explainer:
             several devices), and the likeliest for Grad-CAM.
         devices: to tell the model, one row each; by default one row, in which it is told none, or predicts it.
         layer: of Grad-CAM; by default see `last_map`.
+        decision_weights: factors on the probabilities of classes, whose sum is made 1 again; the maps know nothing of
+            them.
 
     Raises:
         InputError: a method, class, device or layer that the model does not have.
@@ -129,7 +131,9 @@ class Explainer:
         classes: Sequence[str] = (),
         devices: Sequence[str] = (),
         layer: str | None = None,
+        decision_weights: Mapping[str, float] | None = None,
     ) -> None:
+        self.log_weights = log_weights(decision_weights or {}, labels)
         self.module, self.front_end, self.labels = module, front_end, tuple(labels)
         self.known_devices, self.layer = tuple(known_devices), layer
         self.devices = tuple(dict.fromkeys(devices))
@@ -179,7 +183,7 @@ class Explainer:
             answers = torch.cat([answer(self.module, x, device) for device in told]).double().numpy()
         if not np.isfinite(answers).all():
             raise ModelFileError("the model answers with NaN or infinity; its weights are damaged")
-        probabilities = softmax(answers)
+        probabilities = softmax(answers + self.log_weights)
         layer, rows, columns, grid = self._maps(x, rows, told, probabilities)
         return Explanation(
             self.method,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Model:
         front_end: how samples become its features.
         card: how it was made, as the file says.
         temperature: the logits are divided by it before the softmax; the card's `temperature`, or 1.
-        decision_weights: (K,) factors on the probabilities, whose sum is made 1 again; the card's, or 1 each.
+        log_weights: (K,) logarithms of factors on the probabilities; the card's `decision_weights`, or 0 each.
 
     Raises:
         ModelFileError: the file's parts do not fit each other.
@@ -75,7 +75,7 @@ class Model:
         if not number or not (math.isfinite(temperature) and temperature > 0):
             raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
         self.temperature = float(temperature)
-        self.decision_weights = self._decision_weights()
+        self.log_weights = self._log_weights()
 
     def predict(
         self,
@@ -128,19 +128,17 @@ class Model:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities, (..., K) float64, of logits (..., K): softmax, times the decision weights, of sum 1 again."""
-        return softmax(logits + self.temperature * np.log(self.decision_weights), self.temperature)
+        return softmax(logits + self.temperature * self.log_weights, self.temperature)
 
-    def _decision_weights(self) -> np.ndarray:
+    def _log_weights(self) -> np.ndarray:
         stated = self.card.get("decision_weights", {})
-        weights = np.ones(len(self.labels))
         for label, weight in stated.items() if isinstance(stated, dict) else [(None, stated)]:
             number = isinstance(weight, int | float) and not isinstance(weight, bool)
             if label not in self.labels or not number or not (math.isfinite(weight) and weight > 0):
                 raise ModelFileError(
                     f"{self.where}: its card's decision_weights must be positive numbers by label, got {stated!r:.60}"
                 )
-            weights[self.labels.index(label)] = weight
-        return weights
+        return log_weights(stated, self.labels)
 
     def logits(self, mel: np.ndarray, device: str) -> np.ndarray:
         """Logits, (K,) float32, of one input. No model file reads the device: students are not told it."""
@@ -204,6 +202,11 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     below = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     powers = np.exp(below / temperature)
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def log_weights(weights: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
+    """(K,) float64: what to add to logits so that the probabilities of the classes named are multiplied by weights."""
+    return np.log([float(weights.get(label, 1)) for label in labels])
 
 
 def windows(samples: np.ndarray, clip_samples: int) -> Iterator[np.ndarray]:
