@@ -41,7 +41,7 @@ def test_every_family_is_solved(family):
     """The plan's bytes are those of the quantised graph; one byte less gives the next narrower; all builds hold."""
     option, step = FAMILIES[family].width.option, FAMILIES[family].width.step
     counts = int8_count(3 * step, family)
-    recipe = Recipe(name="s", model={"family": family})
+    recipe = Recipe(name="s", model={"family": family, option: 4 * step})
     plan = solve(recipe, FRONT_END, CLASSES, Budget("x", counts.parameter_bytes))
     assert plan == solver.Plan(option, 3 * step, counts.parameter_bytes, counts.macs)
     assert type(plan.width) is type(step)
