@@ -33,6 +33,13 @@ def test_parameters_are_those_of_the_front_end(front_end, channels):
     assert parameters(recipe) == sum(p.numel() for p in wanted.parameters())
 
 
+def test_the_published_counts_of_teachers():
+    """Those whose size hangs on more than the front end: devices of the data, groups of its scenes."""
+    found = {entry.name: entry.parameters for entry in catalogue()}
+    assert found["teachers/caa_net"] == 4_523_799
+    assert found["teachers/split_resnet"] == 3_247_416
+
+
 def test_large_models_take_no_memory():
     """40 billion parameters."""
     recipe = check_recipe(PLAIN | {"model": {"family": "atrous_cnn", "base_channels": 6400}}, "test")

@@ -46,6 +46,7 @@ def catalogue() -> list[Entry]:
 def parameters(recipe: Recipe) -> int:
     """Parameters of a recipe's model for 10 classes, counted without memory for them."""
     front_end = (recipe.front_end or FrontEndPart.model_validate({})).record()
+    channels, n_mels, n_frames = front_end.shape
     data = recipe.data
     groups = {} if data is None else data.groups
     year = None if data is None else TAU_YEARS.get(data.name)
@@ -53,8 +54,9 @@ def parameters(recipe: Recipe) -> int:
         module = build(
             recipe.family,
             n_classes=CLASSES,
-            n_mels=front_end.n_mels,
-            in_channels=front_end.channels,
+            n_mels=n_mels,
+            in_channels=channels,
+            n_frames=n_frames,
             parents=parents([scene for scenes in groups.values() for scene in scenes], groups),
             n_devices=0 if year is None or year.devices is None else len(year.devices),
             **recipe.model_options,
