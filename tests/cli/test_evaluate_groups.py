@@ -10,12 +10,15 @@ import yaml
 from click.testing import CliRunner
 from tones import write_esc
 
+from tinyasc.audio import read_audio
 from tinyasc.cli.candidates import candidates
 from tinyasc.cli.main import cli
 from tinyasc.data.esc import ESC10
 from tinyasc.errors import InputError
 from tinyasc.evaluate.predictions import load
+from tinyasc.training.backend import group_model, torch_model
 from tinyasc.training.recipe_parts import Data
+from tinyasc.training.run import Run
 
 GROUPS = {"low": list(ESC10[:4]), "high": list(ESC10[4:])}
 RECIPE = {
@@ -83,6 +86,19 @@ def test_scenes_are_also_scored_as_groups(folder, tmp_path):
     printed = " ".join(invoke("evaluate", "scenes").split())
     assert "high, low" in printed and f"{100 * found['head']['accuracy']:.2f} %" in printed
     assert "groups" not in records("plain")[0]
+
+
+def test_decision_weights_of_scenes_leave_the_head_of_groups_alone(folder):
+    trained = Run(Path("scenes")).load()
+    recipe = trained.recipe.model_copy(update={"decision_weights": {ESC10[0]: 9.0}})
+    weighted = dataclasses.replace(trained, recipe=recipe)
+    clip = min(Path("esc").rglob("*.wav"))
+    samples = read_audio(clip, 16000)
+    answers = [
+        [make(t).predict(samples).probabilities for make in (torch_model, group_model)] for t in (trained, weighted)
+    ]
+    assert answers[1][0][0] > answers[0][0][0]
+    np.testing.assert_array_equal(answers[1][1], answers[0][1])
 
 
 def test_a_run_of_groups_is_measured_on_groups(folder):

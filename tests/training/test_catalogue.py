@@ -36,6 +36,7 @@ def test_parameters_are_those_of_the_front_end(front_end, channels):
 def test_the_published_counts_of_teachers():
     """Those whose size hangs on more than the front end: devices of the data, groups of its scenes."""
     found = {entry.name: entry.parameters for entry in catalogue()}
+    assert found["teachers/amfm_net"] == 624_192
     assert found["teachers/caa_net"] == 4_523_799
     assert found["teachers/split_resnet"] == 3_247_416
 

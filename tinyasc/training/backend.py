@@ -58,4 +58,6 @@ def group_model(trained: Trained) -> Model | None:
         return None
     assert trained.recipe.data is not None, "groups are named in a recipe's data"
     labels = tuple(sorted(trained.recipe.data.groups))
-    return torch_model(dataclasses.replace(trained, module=_GroupHead(trained.module).eval(), labels=labels))
+    recipe = trained.recipe.model_copy(update={"decision_weights": {}})  # they are those of scenes
+    head = _GroupHead(trained.module).eval()
+    return torch_model(dataclasses.replace(trained, module=head, labels=labels, recipe=recipe))
