@@ -196,9 +196,11 @@ def test_other_devices_are_another_run(tmp_path):
     assert weights(Run(tmp_path)) == before
 
 
-def test_gradnorm_needs_shared_layers(tmp_path):
+@pytest.mark.parametrize("family", ["sepconv_ca", "two_tasks"])
+def test_gradnorm_needs_tasks_that_share_layers(tmp_path, family):
+    """Without groups and devices the second has one task."""
     with pytest.raises(InputError, match="shares layers between tasks"):
-        fit(several(model={"family": "sepconv_ca"}, tasks={"balance": "gradnorm"}), Run(tmp_path), DATA)
+        fit(several(model={"family": family}, tasks={"balance": "gradnorm"}), Run(tmp_path), DATA)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import Training
 from tinyasc.training.run import Run, Trained
 from tinyasc.training.start import start_from
-from tinyasc.training.tasks import known_device, reads_device, scene_logits
+from tinyasc.training.tasks import known_device, reads_device, scene_logits, task_logits
 
 
 def fit(
@@ -119,17 +119,24 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
     for length in {frames, crop} - {0}:
         check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, length))
     check_layers(module, settings.mask_layers)
-    _check_tasks(module, recipe)
+    _check_tasks(module, recipe, front_end.shape)
     if recipe.training.start_from is not None:
         start_from(module, Path(recipe.training.start_from), recipe, data)
     return module
 
 
-def _check_tasks(module: nn.Module, recipe: Recipe) -> None:
-    tasks, training = recipe.tasks, recipe.training
-    if tasks.balance == "gradnorm" and not (hasattr(module, "tasks") and hasattr(module, "shared_parameters")):
-        raise InputError(f"{recipe.name}: tasks.balance: gradnorm needs a model that shares layers between tasks")
-    if tasks.balance == "gradnorm" and training.precision == "16-mixed":
+def _check_tasks(module: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> None:
+    if recipe.tasks.balance == "fixed":
+        return
+    module.eval()
+    with torch.inference_mode():
+        several = len(task_logits(module, torch.zeros(1, *shape), None)) > 1
+    module.train()
+    if not several or not hasattr(module, "shared_parameters"):
+        raise InputError(
+            f"{recipe.name}: tasks.balance: gradnorm needs a model that shares layers between tasks; leave it out"
+        )
+    if recipe.training.precision == "16-mixed":
         raise InputError(f"{recipe.name}: gradnorm measures gradients, which 16-mixed scales; use bf16-mixed or 32")
 
 
