@@ -109,28 +109,13 @@ class AtrousCNN(nn.Module):
         else:
             self.head = GlobalPooling(channels, n_classes, head)
 
-    def features(self, x: Tensor, device: Tensor | None = None) -> Tensor:
-        """The map that the head pools. `device` is for networks that are conditioned on it."""
-        del device
+    def features(self, x: Tensor) -> Tensor:
+        """The map that the head pools."""
         return self.regions(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of log-mel maps."""
         return self.head(self.features(x))
-
-    def attention_map(self, x: Tensor, device: Tensor | None = None) -> Tensor:
-        """A of each class before normalising: (batch, K, F, T) of the trunk's last map, each in [0.1, 0.9].
-
-        Args:
-            x: features.
-            device: (batch, D) one-hot, for networks that are conditioned on it.
-
-        Raises:
-            InputError: the head has no attention.
-        """
-        if not isinstance(self.head, AttentionPooling):
-            raise InputError(f"{self.family}: this head has no attention map; train with head attention")
-        return self.head.attention_map(self.features(x, device))
 
     def _check_pair(self, trunk: str, head: str) -> None:
         heads = tuple(dict.fromkeys(head for heads in PAIRS.values() for head in heads))

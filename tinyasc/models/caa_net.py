@@ -106,8 +106,8 @@ class CAANet(AtrousCNN):
         self.device_cnn = None if self.reads_device else DeviceCNN(in_channels, base_channels, n_devices)
 
     def features(self, x: Tensor, device: Tensor | None = None) -> Tensor:
-        """The map that the head pools, under the condition."""
-        return self._conditioned(x, self._device(x, device)[0])
+        """The map that the head pools, under the condition: the device that is told, else predicted or none."""
+        return self._conditioned(x, self._device(x, None)[0] if device is None else device)
 
     def tasks(self, x: Tensor, device: Tensor | None = None) -> dict[str, Tensor]:
         """Logits: "scene" (batch, K), and with strategy multi_task "device" (batch, n_devices).
@@ -115,14 +115,14 @@ class CAANet(AtrousCNN):
         Args:
             x: features.
             device: (batch, n_devices) one-hot of the true device, or a mixture; zeros for an unknown one, which None
-                means for all. Not read with strategy multi_task.
+                means for all. Not read with strategy multi_task, which is trained on its own predictions.
         """
         device, predicted = self._device(x, device)
         scene = {"scene": self.head(self._conditioned(x, device))}
         return scene if predicted is None else scene | {"device": predicted}
 
     def forward(self, x: Tensor, device: Tensor | None = None) -> Tensor:
-        """Logits of the scene, from log-mel maps."""
+        """Logits of the scene, from log-mel maps; a device that is told stands in place of the predicted one."""
         return self.head(self.features(x, device))
 
     def _device(self, x: Tensor, device: Tensor | None) -> tuple[Tensor, Tensor | None]:
