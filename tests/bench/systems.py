@@ -52,6 +52,9 @@ class Row:
     def folder(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", f"{self.system} {self.variant}".lower()).strip("-")
 
+    def answers(self, runs: Path) -> Path:
+        return runs / self.folder / "answers" / self.folder / "predictions.npz"
+
     def train(self, runs: Path, root: Path) -> list[str]:
         data = f"data={{name: csv{self.data}}}"
         chosen = [f"--set={s.replace('RUNS', str(runs))}" for s in (data, *SAME, "distill=null", *self.sets)]
@@ -120,7 +123,7 @@ ROWS = (*s1(), *s2(), *others())
 def train(runs: Path, root: Path, rows: list[Row]) -> None:
     for row in rows:
         folder = runs / row.folder
-        if not (folder / "answers/predictions.npz").is_file():
+        if not row.answers(runs).is_file():
             run_command(row.train(runs, root))
             run_command(["tinyasc", "evaluate", str(folder), "--out", str(folder / "answers")])
 
@@ -141,9 +144,9 @@ def table(runs: Path) -> None:
     print("| system | variant | parameters | s per epoch | clean | seen | unseen |\n|---|---|---|---|---|---|---|")
     for row in ROWS:
         folder = runs / row.folder
-        if not (folder / "answers/predictions.npz").is_file():
+        if not row.answers(runs).is_file():
             continue
-        answers = dict(np.load(folder / "answers/predictions.npz", allow_pickle=False))
+        answers = dict(np.load(row.answers(runs), allow_pickle=False))
         only = (row.variant.removeprefix("single device "),) if row.variant.startswith("single") else ()
         scores = accuracies(answers, only)
         seconds = np.median([line["seconds"] for line in lines(folder / "metrics.jsonl")])
