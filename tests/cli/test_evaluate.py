@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -227,16 +228,24 @@ def test_microphones_that_training_heard_are_not_called_unseen(folder, tmp_path)
     trained = CliRunner().invoke(cli, ["train", str(tmp_path / "heard.yaml"), "--root", "esc", *arguments])
     assert trained.exit_code == 0, trained.output
     line = invoke(tmp_path / "run", *options, code=2)
-    assert "was trained with the impulse response thin (augment.dirs), which the list two keeps for testing" in line
+    assert "heard the microphone thin (in clips or by augment.dirs), which the list two keeps for testing" in line
     # Also where its file is all that is left; without --devices nothing is asked.
     exported = ["export", str(tmp_path / "run"), "--to", "onnx", "--precision", "fp32"]
     found = CliRunner().invoke(cli, exported)
     assert found.exit_code == 0, found.output
     (tmp_path / "bank.txt").unlink()
     file = ("--data", "esc10", "--root", "esc", tmp_path / "run/model-fp32.onnx")
-    assert "response thin (augment.dirs)" in invoke(*file, *options, code=2)
+    assert "the microphone thin" in invoke(*file, *options, code=2)
+    assert "the microphone thin" in invoke(tmp_path / "run", *options, code=2)
     assert len(records(tmp_path / "run")) == len(records(*file)) == 1
-    assert "no such folder or list of impulse responses" in invoke(tmp_path / "run", *options, code=2)
+    # A student heard what its teacher did, and its files say so wherever they lie.
+    compressed = ["compress", "--budget", "16KB", "--teacher", str(tmp_path / "run"), "--student", "student.yaml"]
+    found = CliRunner().invoke(cli, [*compressed, "--run", str(tmp_path / "small")])
+    assert found.exit_code == 0, found.output
+    shutil.copy(tmp_path / "small/model-int8.tflite", tmp_path / "alone.tflite")
+    for name in ("small/model-fp32.tflite", "alone.tflite"):
+        line = invoke("--data", "esc10", "--root", "esc", tmp_path / name, *options, code=2)
+        assert "the microphone thin" in line
 
 
 def test_clips_that_microphones_recorded_are_not_sent_through_them_again(folder):
@@ -369,7 +378,7 @@ def test_no_clip_of_training_is_tested_after_folds_moved(dealt):
     assert moved
     for target in (run, file):
         line = invoke(target, code=2)
-        assert f"{len(moved)} of " in line and "were in its training; the lists or files have changed since" in line
+        assert f"{len(moved)} of " in line and "were in its training; the lists or files may have changed" in line
     # A copy elsewhere may be other recordings: said, not refused.
     shutil.copytree(root, root.parent / "copy")
     found = CliRunner().invoke(cli, ["evaluate", str(run), "--root", str(root.parent / "copy")])
@@ -390,7 +399,126 @@ def test_validation_clips_are_held_against_the_training_clips_alone(dealt):
     again = dataclasses.replace(split.test[0], location=split.train[0].location)
     with pytest.raises(InputError, match="1 of 1 test clips"):
         check_unheard(model, data, table, dataclasses.replace(split, test=(again,)), "test")
-    check_unheard(model, data.model_copy(update={"name": "csv"}), table, swapped, "test")
+    # The same files are the same clips, whatever their set is called and whether its folder or its list is named.
+    (root / "clips.csv").touch()
+    for changes in ({"name": "csv"}, {"name": "csv", "root": str(root / "clips.csv")}):
+        with pytest.raises(InputError, match="were in its training"):
+            check_unheard(model, data.model_copy(update=changes), table, swapped, "test")
+
+
+def csv_of(table, folder, device=lambda i, clip: ""):
+    """The clips of a table under other names, as a list with their folds, places and the devices that are asked for."""
+    folder.mkdir()
+    rows = ["filename,label,device,fold,group"]
+    for i, clip in enumerate(table.clips):
+        shutil.copy(clip.path, folder / f"copy{i}.wav")
+        rows.append(f"copy{i}.wav,{clip.scene},{device(i, clip)},{clip.fold},{clip.location}")
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def evaluated(*args):
+    result = CliRunner().invoke(cli, ["evaluate", "--json", *(str(a) for a in args)])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()], result.stderr
+
+
+def train(*args):
+    result = CliRunner().invoke(cli, ["train", "teacher.yaml", "--set", "training.epochs=1", *(str(a) for a in args)])
+    assert result.exit_code == 0, result.output
+
+
+def test_training_clips_under_another_name_are_told(folder, tmp_path):
+    # The run of fold 3 heard fold 1, which is what the list tests by default; its own fold it never heard.
+    copies = csv_of(load_table("esc10", "esc"), tmp_path / "copies")
+    (record,), said = evaluated("cv/fold3-seed0", "--data", "csv", "--root", copies)
+    assert record["clips"] == 20
+    assert "20 of 20 test clips (copy0.wav, ...)" in said and "the scores are too good" in said
+    _, said = evaluated("cv/fold3-seed0", "--data", "csv", "--root", copies, "--test-fold", "3")
+    assert "too good" not in said
+    # Beside a run of another data set, each is told of what it heard.
+    train("--data", "csv", "--root", copies, "--run", tmp_path / "b")
+    _, said = evaluated("cv/fold3-seed0", tmp_path / "b")
+    assert "b: 20 of 20 test clips" in said and "fold3-seed0: " not in said
+
+
+def test_a_root_named_as_its_file_is_the_same_root(folder, tmp_path):
+    table = load_table("esc10", "esc")
+    copies = csv_of(table, tmp_path / "copies")
+    train("--data", "csv", "--root", copies / "clips.csv", "--run", tmp_path / "b")
+    lines = (copies / "clips.csv").read_text().splitlines()
+    swap = {"1": "3", "3": "1"}
+    rows = [line.split(",") for line in lines[1:]]
+    (copies / "clips.csv").write_text(
+        "\n".join([lines[0], *(",".join([*row[:3], swap.get(row[3], row[3]), row[4]]) for row in rows)])
+    )
+    for root in (copies, copies / "clips.csv"):
+        assert "were in its training" in invoke(tmp_path / "b", "--root", root, code=2)
+
+
+def test_devices_are_seen_where_the_run_heard_them_not_where_the_set_trains_on_them(folder, tmp_path):
+    table = load_table("esc10", "esc")
+    train("--data", "csv", "--root", csv_of(table, tmp_path / "of A", lambda i, clip: "A"), "--run", tmp_path / "a")
+    devices = csv_of(table, tmp_path / "devices", lambda i, clip: "ABC"[i % 3])
+    seen = {"A": True, "B": False, "C": False}
+
+    def shown(target, *options):
+        ((record,), _) = evaluated(target, *options)
+        return {name: scores["seen"] for name, scores in record["per_device"].items()}
+
+    assert shown(tmp_path / "a", "--root", devices) == seen
+    # The file alone says it as well.
+    exported = ["export", str(tmp_path / "a"), "--to", "onnx", "--precision", "fp32", "-o", str(tmp_path / "a.onnx")]
+    assert CliRunner().invoke(cli, exported).exit_code == 0
+    assert shown(tmp_path / "a.onnx", "--data", "csv", "--root", devices) == seen
+    # Of clips whose devices nobody named nothing is known, and nothing of a run of before.
+    assert shown("cv/fold1-seed0", "--data", "csv", "--root", devices) == dict.fromkeys("ABC")
+    heard = json.loads((tmp_path / "a/heard.json").read_text())
+    (tmp_path / "a/heard.json").write_text(json.dumps({k: v for k, v in heard.items() if "devices" not in k}))
+    assert shown(tmp_path / "a", "--root", devices) == dict.fromkeys("ABC")
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_devices_of_validation_are_seen_by_a_run_that_was_trained_on_them(folder, tmp_path, final):
+    # V is in the folds of test and validation alone.
+    table = load_table("esc10", "esc")
+    devices = csv_of(table, tmp_path / "devices", lambda i, clip: "V" if clip.fold in (1, 2) and i % 2 else "A")
+    options = ["--set", f"training.final={str(final).lower()}", "--set", "training.select=last"]
+    train("--data", "csv", "--root", devices, *options, "--run", tmp_path / "run")
+    exported = ["export", str(tmp_path / "run"), "--to", "onnx", "--precision", "fp32"]
+    assert CliRunner().invoke(cli, exported).exit_code == 0
+    table = load_table("csv", devices)
+    for target in (tmp_path / "run", tmp_path / "run/model-fp32.onnx"):
+        ((record,), _) = evaluated(target, "--data", "csv", "--root", devices)
+        assert {name: scores["seen"] for name, scores in record["per_device"].items()} == {"A": True, "V": final}
+        # Under another name its validation clips are training clips too.
+        (model,) = candidates(target, named=False)
+        asked = (model, Data(name="esc10", root=str(devices)), table, table.split(), "validation")
+        with pytest.raises(InputError, match="20 of 20 validation clips") if final else nullcontext():
+            check_unheard(*asked)
+
+
+def test_microphones_heard_by_augmentation_are_seen(folder, tmp_path):
+    through = ["data", "through", "esc10", "--root", "esc", "--devices", "mics.yaml", "--device-root", "mics"]
+    made = CliRunner().invoke(cli, [*through, "--rate", "16000", "--out", str(tmp_path / "set")])
+    assert made.exit_code == 0, made.output
+    (tmp_path / "bank.txt").write_text(f"{Path('mics/thin.wav').absolute()}\n")
+    augment = ["--set", "augment.dir_prob=0.5", "--set", f"augment.dirs={tmp_path / 'bank.txt'}"]
+    train("--data", "csv", "--root", tmp_path / "set", *augment, "--run", tmp_path / "run")
+    seen = {"clean": True, "dull": True, "thin": True, "bright": False}
+    ((record,), _) = evaluated(tmp_path / "run")
+    assert {name: scores["seen"] for name, scores in record["per_device"].items()} == seen
+
+
+def test_a_file_in_another_models_run_is_not_held_against_that_runs_clips(folder, tmp_path):
+    shutil.copytree("cv/fold1-seed0", tmp_path / "home")
+    exported = ["export", "cv/fold3-seed0", "--to", "onnx", "--precision", "fp32", "-o", str(tmp_path / "home/a.onnx")]
+    assert CliRunner().invoke(cli, exported).exit_code == 0
+    # Fold 3 is new to the file, and was in the training of the run it lies in.
+    _, said = evaluated(tmp_path / "home/a.onnx", "--data", "esc10", "--root", "esc")
+    assert "new to it" not in said
+    (found,) = candidates(tmp_path / "home/a.onnx", named=False)
+    assert found.heard is None
 
 
 def test_a_file_alone_says_where_the_split_differs(dealt):

@@ -50,8 +50,7 @@ def model():
 
 
 def test_rows_say_where_they_come_from(table):
-    heard = [table.clips[0]]
-    found = measure(model(), table, table.clips, heard=heard, fold=2, run_seed=7)
+    found = measure(model(), table, table.clips, heard={"a", "b"}, fold=2, run_seed=7)
     assert found.clips.tolist() == ["low/0.wav", "high/1.wav", "low/2.wav", "high/3.wav"]
     assert found.labels.tolist() == [1, 0, 1, 0]
     assert found.devices.tolist() == ["a", "a", "s1", ""]
@@ -59,6 +58,11 @@ def test_rows_say_where_they_come_from(table):
     assert set(found.folds) == {2} and set(found.seeds) == {7}
     assert (found.probabilities.argmax(axis=1) == found.labels).all()
     np.testing.assert_array_equal(found.probabilities, probabilities(model(), table.clips))
+
+
+def test_beside_an_unknown_device_no_other_is_called_unseen(table):
+    found = measure(model(), table, table.clips, heard={"a", ""}, fold=1)
+    assert found.seen.tolist() == [1, 1, -1, -1]
 
 
 def test_names_are_the_same_wherever_the_data_lies(table, tmp_path):

@@ -92,7 +92,8 @@ def test_devices_of_the_validation_fold_count_as_seen_where_it_is_trained_on(tmp
     assert seen == {("x", 1): int(final), ("x", 2): 1, ("z", 1): 1, ("z", 2): 1, ("z", 3): 1}
 
 
-def test_microphones_kept_for_testing_count_as_unseen(tmp_path, rng):
+@pytest.mark.parametrize("augmented", [False, True])
+def test_microphones_kept_for_testing_count_as_unseen_unless_augmentation_heard_them(tmp_path, rng, augmented):
     for name in "abcd":
         soundfile.write(tmp_path / f"{name}.wav", rng.standard_normal(20) / 10, 16000)
     clips = []
@@ -103,11 +104,13 @@ def test_microphones_kept_for_testing_count_as_unseen(tmp_path, rng):
     table = ClipTable("t", ("x", "y"), tuple(clips), validation_by="fold")
     devices = DeviceList("m", train=("a.wav",), bank=("d.wav",), test=("b.wav", "c.wav"))
     file = write_devices(table, devices, tmp_path, tmp_path / "out", sample_rate=16000)
-    r = recipe(file, data={"name": "csv"}, training={"epochs": 1, "batch_size": 16})
+    (tmp_path / "bank.txt").write_text("b.wav\n")
+    augment = {"dir_prob": 0.5, "dirs": str(tmp_path / "bank.txt")} if augmented else {}
+    r = recipe(file, data={"name": "csv"}, training={"epochs": 1, "batch_size": 16}, augment=augment)
     found = cross_validate(r, tmp_path / "cv", seeds=[0])
     assert len(found) == 36
     seen = {(str(device), int(flag)) for device, flag in zip(found.devices, found.seen, strict=True)}
-    assert seen == {("clean", 1), ("a", 1), ("b", 0), ("c", 0)}
+    assert seen == {("clean", 1), ("a", 1), ("b", int(augmented)), ("c", 0)}
 
 
 def test_labels_and_answers_belong_together(esc, crossed):

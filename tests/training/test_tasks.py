@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tiny_training import CLASSES, DATA, Stop, journal, recipe, weights
 from torch import nn
 
+from tinyasc.data import Clip, Split
 from tinyasc.errors import InputError
 from tinyasc.models import FAMILIES, Family, Width
 from tinyasc.training.fit import fit, logits
@@ -173,12 +175,63 @@ def test_fine_tuning_starts_from_a_run(tmp_path):
     tested = dataclasses.replace(scenes, test_names=("1.wav",))
     with pytest.raises(InputError, match="was trained on clips that are test clips here"):
         fit(several(data={"name": "demo"}, training=frozen), Run(tmp_path / "leak"), tested)
+    # What the first run heard, the second knows.
+    assert Heard.load(tmp_path / "fine").train == ("1.wav",)
+    again = frozen | {"start_from": str(tmp_path / "fine")}
+    with pytest.raises(InputError, match="or a run before it, was trained on clips that are test clips here"):
+        fit(several(data={"name": "demo"}, training=again), Run(tmp_path / "chain"), tested)
     other = frozen | {"start_from": str(tmp_path / "none")}
     with pytest.raises(InputError, match="no finished training here"):
         fit(several(data={"name": "demo"}, training=other), Run(tmp_path / "other"), scenes)
     strange = recipe(training=frozen | {"warmup_epochs": 0})
     with pytest.raises(InputError, match=r"no weight of .* fits sepconv_ca"):
         fit(strange, Run(tmp_path / "strange"), scenes)
+
+
+def fine_tuned(folder, heard, tested, *, final=False):
+    """A run named a.wav as the base of one on another data set, which tests one clip; gives what the second heard."""
+    options = {"epochs": 1, "batch_size": 8, **({"final": True, "select": "last"} if final else {})}
+    base = dataclasses.replace(data(devices=False), parents=(), heard=heard)
+    fit(several(data={"name": "esc10"}, training=options), Run(folder / "base"), base)
+    scenes = dataclasses.replace(
+        data(devices=False),
+        parents=(),
+        heard=Heard(("new.wav",), (), ("home",), (), ("b",), ("b",)),
+        split=Split((), (), (tested,)),
+        test_names=(tested.path.name,),
+    )
+    started = {"epochs": 1, "batch_size": 8, "start_from": str(folder / "base")}
+    fit(several(data={"name": "csv"}, training=started), Run(folder / "fine"), scenes)
+    return Heard.load(folder / "fine")
+
+
+BASE = Heard(("1.wav",), ("2.wav",), ("lake",), ("hill",), ("a",), ("c",))
+
+
+@pytest.mark.parametrize(("name", "place"), [("1.wav", "x"), ("2.wav", "x"), ("3.wav", "lake"), ("3.wav", "hill")])
+def test_a_test_clip_that_the_first_run_heard_is_refused_under_any_name_of_the_data(tmp_path, name, place):
+    with pytest.raises(InputError, match=f"others of their names or places .*{name}"):
+        fine_tuned(tmp_path, BASE, Clip(Path(name), "bus", "", place, 1))
+    assert not (tmp_path / "fine").exists()
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_what_the_first_run_heard_is_kept_with_the_second(tmp_path, final):
+    heard = fine_tuned(tmp_path, BASE, Clip(Path("3.wav"), "bus", "", "sea", 1), final=final)
+    more = ("2.wav",) if final else ()
+    assert heard.train == ("1.wav", *more, "new.wav") and heard.validation == ("2.wav",)
+    assert heard.train_locations == (*(("hill",) if final else ()), "home", "lake")
+    assert heard.train_devices == ("a", "b", *(("c",) if final else ()))
+    # The cut is that of its own data.
+    assert heard.digest == Heard(("new.wav",)).digest
+
+
+def test_a_run_that_does_not_say_what_it_heard_is_no_start(tmp_path):
+    fine_tuned(tmp_path, BASE, Clip(Path("3.wav"), "bus", "", "sea", 1))
+    (tmp_path / "base/heard.json").unlink()
+    started = {"epochs": 1, "batch_size": 8, "start_from": str(tmp_path / "base")}
+    with pytest.raises(InputError, match="does not say which clips it was trained on"):
+        fit(several(training=started), Run(tmp_path / "more"), data(devices=False))
 
 
 def in_groups(part):

@@ -10,7 +10,6 @@ from typing import Any
 import click
 import pydantic
 
-from tinyasc.augment.impulse_response import bank_files
 from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.litert_backend import quiet_stderr
@@ -21,6 +20,7 @@ from tinyasc.training.cross_validation import RECORD, fold_fingerprint
 from tinyasc.training.heard import Heard
 from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import Run
+from tinyasc.training.start import heard_by
 from tinyasc_export.tflite import constant_bytes
 from tinyasc_export.tflite_metadata import IDENTIFIER
 
@@ -79,15 +79,10 @@ class Candidate:
         except pydantic.ValidationError:
             raise InputError(f"{self.name}: what it says of its data cannot be read; export it again") from None
 
-    def responses_heard(self) -> list[str]:
-        """The impulse responses that augmented its training, as file names without folder and suffix.
-
-        Raises:
-            InputError: they are no longer where its recipe says.
-        """
-        if dirs := self.trained_on.get("dirs"):
-            return [file.stem for file in bank_files(dirs)]
-        return self.trained_on.get("impulse_responses", [])
+    @property
+    def devices_heard(self) -> set[str]:
+        """Devices of its training clips, among them impulse responses by file name; "" where some are not known."""
+        return set(map(str, self.trained_on.get("devices_heard", [""])))
 
 
 def base_data(targets: tuple[Path, ...], name: str | None, root: str | None, test_fold: int | None) -> Data:
@@ -155,8 +150,8 @@ def _run(folder: Path, name: str) -> Candidate:
     parameters, macs = parameters_and_macs(trained)
     assert trained.recipe.data is not None, "a trained run's recipe has data"
     about = trained.recipe.data.model_dump() | {"trained_on_validation_clips": trained.recipe.training.final}
-    if trained.recipe.augment.dir_prob:
-        about["dirs"] = trained.recipe.augment.dirs
+    if (heard := heard_by(folder)) is not None:
+        about["devices_heard"] = list(heard.train_devices)
     return Candidate(
         name,
         folder,
@@ -168,7 +163,7 @@ def _run(folder: Path, name: str) -> Candidate:
         None,
         macs,
         seed=trained.recipe.training.seed,
-        heard=Heard.load(folder),
+        heard=heard,
         system=f"run {fold_fingerprint(trained.recipe)}",
         groups=group_model(trained),
     )
@@ -188,6 +183,7 @@ def _file(path: Path, name: str, budget: int | None) -> Candidate:
     heard = Heard.load(path.parent)
     if heard is not None and heard.digest == trained_on.get("split_blake2b"):
         trained_on = trained_on | {"root": (Run(path.parent).record()["recipe"].get("data") or {}).get("root")}
+        heard = heard.trained_on(bool(trained_on.get("trained_on_validation_clips")))
     else:
         heard = None  # the file lies in another model's run, or in none
     return Candidate(

@@ -92,7 +92,7 @@ def measure_all(
 
 
 def check_unheard(candidate: Candidate, data: Data, table: ClipTable, split: Split, part: str) -> None:
-    """Makes sure that a model is not measured on what it was trained on.
+    """Makes sure that a model is not measured on what it was trained on, under whatever name of the data set.
 
     Folds that are dealt by a hash of names move when files are added, and lists may be edited.
 
@@ -100,10 +100,10 @@ def check_unheard(candidate: Candidate, data: Data, table: ClipTable, split: Spl
         InputError: clips or places of its training, or for the test set of its validation.
     """
     where = candidate.trained_on
-    if data.name != where.get("name"):
-        return
     clips: tuple[Clip, ...] = getattr(split, part)
     if candidate.heard is None:
+        if data.name != where.get("name"):
+            return
         stated = where.get("split_blake2b")
         if stated is None:
             why = "does not say which clips it was trained on"
@@ -124,13 +124,17 @@ def check_unheard(candidate: Candidate, data: Data, table: ClipTable, split: Spl
         )
         return
     raise InputError(
-        f"{candidate.name}: {first} or their places were in its training; the lists or files have changed since, "
-        "so train again, or name clips that are new to it with --root"
+        f"{candidate.name}: {first} or their places were in its training; the lists or files may have changed since: "
+        "train again, or name clips that are new to it with --root"
     )
 
 
 def _folder(root: str | None) -> Path | None:
-    return None if root is None else Path(root).expanduser().resolve()
+    """The folder of a data set that is named by its folder, or by a list in it."""
+    if root is None:
+        return None
+    path = Path(root).expanduser().resolve()
+    return path.parent if path.is_file() else path
 
 
 def check_microphones(candidate: Candidate, devices: DeviceList, clips: Sequence[Clip]) -> None:
@@ -139,11 +143,11 @@ def check_microphones(candidate: Candidate, devices: DeviceList, clips: Sequence
     Raises:
         InputError: training heard one that is kept for testing, or the clips are recorded through one already.
     """
-    heard = set(candidate.responses_heard())
-    if known := [name for name in devices.stems("test") if name in heard]:
+    if known := [name for name in devices.stems("test") if name in candidate.devices_heard]:
         raise InputError(
-            f"{candidate.name}: was trained with the impulse response {known[0]} (augment.dirs), which the list "
-            f"{devices.name} keeps for testing; leave --devices out, or name a list without it"
+            f"{candidate.name}: its training, or its teacher's, heard the microphone {known[0]} (in clips or by "
+            f"augment.dirs), which the list {devices.name} keeps for testing; leave --devices out, or name a list "
+            "without it"
         )
     recorded = {clip.device for clip in clips}
     if through := [name for name in devices.stems("train", "bank", "test") if name in recorded]:
@@ -205,9 +209,8 @@ def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, s
     common = {"fold": data.test_fold, "run_seed": candidate.seed, "tta": settings.tta, "seed": settings.seed}
     # Read first, since a missing one should be said before minutes are spent.
     seen, unseen = _responses(settings, candidate.model.front_end.sample_rate)
-    heard = split.trained_on(bool(candidate.trained_on.get("trained_on_validation_clips")))
     with progress(f"evaluate {candidate.name}") as report:
-        found = measure(candidate.model, table, clips, heard=heard, progress=report, **common)
+        found = measure(candidate.model, table, clips, heard=candidate.devices_heard, progress=report, **common)
     record: dict[str, Any] = {
         "data": data.name,
         "synthetic": table.synthetic,

@@ -14,7 +14,6 @@ from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.compress.stored import has_graphs, read_graph
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.models import FAMILIES
-from tinyasc.training.augmentation import heard_responses
 from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.heard import Heard
 from tinyasc.training.run import Run, Trained
@@ -75,8 +74,7 @@ def _card(trained: Trained) -> dict[str, Any]:
         "recipe": trained.recipe.name,
         "data": trained.recipe.data.model_dump(exclude={"root"})
         | {"synthetic": trained.synthetic, "trained_on_validation_clips": trained.recipe.training.final}
-        | ({} if heard is None else {"split_blake2b": heard.digest})
-        | heard_responses(trained.recipe.augment),
+        | ({} if heard is None else heard.about(trained.recipe.training.final)),
         "validation": trained.validation,
         **trained.recipe.decision_card(),
     }

@@ -18,13 +18,14 @@ from tinyasc.compress.qat import quantization_aware
 from tinyasc.compress.solver import Plan, solve
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.files import write_atomic
-from tinyasc.training.augmentation import heard_responses
 from tinyasc.training.distributed import world_size
 from tinyasc.training.features import Prepared, prepare
 from tinyasc.training.fit import fit, logits
+from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import Qat
 from tinyasc.training.run import RUNS, Run, Trained
+from tinyasc.training.start import heard_by
 from tinyasc.training.waveforms import with_waveforms
 from tinyasc_export.calibration import METHODS
 
@@ -69,6 +70,8 @@ def compress(
     plan = solve(student, front_end.record(), len(teacher.labels), budget)
     student = student.model_copy(update={"model": student.model | {plan.option: plan.width}})
     data = with_waveforms(prepare(data_part, front_end.record()), student)
+    # The student learns from what its teacher heard.
+    data = replace(data, heard=data.heard.joined(heard_by(teacher.path) or Heard()))
     if data.labels != teacher.labels:
         raise InputError(
             f"{teacher.path}: the teacher knows {_some(teacher.labels)}, the data has {_some(data.labels)}; "
@@ -93,7 +96,7 @@ def compress(
         if qat is not None:
             graph = quantization_aware(deployed, trained, qat, run, data)
             deployed = replace(deployed, **{f"{qat.precision}_graph": graph})
-        card = _card(student, qat, calibration, teacher, budget, plan, data, _file_hash(run.path / "model.safetensors"))
+        card = _card(student, qat, calibration, teacher, budget, plan, data, run.path)
         write_graphs(deployed, trained, card, run.path)
         files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
         _judge(run, files, budget)
@@ -169,15 +172,16 @@ def _card(
     budget: Budget,
     plan: Plan,
     data: Prepared,
-    weights: str,
+    folder: Path,
 ) -> dict[str, Any]:
-    assert student.data is not None
+    heard = Heard.load(folder)
+    assert student.data is not None and heard is not None, "a student has data, and `fit` says what it heard"
     return {
         "tinyasc": importlib.metadata.version("tinyasc"),
         "model": student.model,
         "recipe": student.name,
         "seed": student.training.seed,
-        "weights_blake2b": weights,
+        "weights_blake2b": _file_hash(folder / "model.safetensors"),
         **student.decision_card(),
         "data": {
             "name": student.data.name,
@@ -187,8 +191,7 @@ def _card(
             "train_clips": len(data.train.labels),
             "validation_clips": len(data.validation.labels),
             "trained_on_validation_clips": student.training.final,
-            "split_blake2b": data.heard.digest,
-            **heard_responses(student.augment),
+            **heard.about(student.training.final),
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},

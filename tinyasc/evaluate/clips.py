@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def measure(
     table: ClipTable,
     clips: Sequence[Clip],
     *,
-    heard: Sequence[Clip],
+    heard: Collection[str],
     fold: int,
     run_seed: int = 0,
     tta: int = 1,
@@ -65,7 +65,8 @@ def measure(
         model: its labels are the table's.
         table: of the data set.
         clips: to be measured on.
-        heard: the training clips, whose devices count as seen.
+        heard: devices of the training clips, which count as seen; "" among them is an unknown one, so that no other
+            device can be called unseen.
         fold: noted with every row.
         run_seed: of the training, noted with every row.
         tta: as in `probabilities`.
@@ -77,9 +78,9 @@ def measure(
     """
     labels = check_labels(model, table, clips)
     p = probabilities(model, clips, tta=tta, seed=seed, progress=progress)
-    known = {clip.device for clip in heard}
-    seen = [NEITHER if not clip.device else SEEN if clip.device in known else UNSEEN for clip in clips]
     devices = [clip.device for clip in clips]
+    other = NEITHER if "" in heard else UNSEEN
+    seen = [NEITHER if not device else SEEN if device in heard else other for device in devices]
     return _rows(table, clips, labels, devices, seen, p, fold=fold, run_seed=run_seed)
 
 

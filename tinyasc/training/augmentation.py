@@ -23,13 +23,13 @@ def needs_waveforms(settings: Augment) -> bool:
     return s.time_scale > 1 or s.time_stretch > 1 or any(map(bool, on))
 
 
-def heard_responses(settings: Augment) -> dict[str, list[str]]:
-    """What a model file says of the impulse responses that augmented its training; nothing where there were none.
+def heard_responses(settings: Augment) -> list[str]:
+    """The impulse responses that a training hears, as file names without folder and suffix.
 
     Raises:
         InputError: they are no longer there.
     """
-    return {"impulse_responses": [file.stem for file in bank_files(settings.dirs or "")]} if settings.dir_prob else {}
+    return [file.stem for file in bank_files(settings.dirs or "")] if settings.dir_prob else []
 
 
 def refuse_stereo(front_end: FrontEnd) -> None:

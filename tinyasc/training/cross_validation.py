@@ -20,9 +20,11 @@ from tinyasc.files import write_atomic
 from tinyasc.training.backend import torch_model
 from tinyasc.training.features import open_data, prepare
 from tinyasc.training.fit import fit
+from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run
+from tinyasc.training.start import heard_by
 from tinyasc.training.waveforms import with_waveforms
 
 RECORD = "folds.json"
@@ -146,13 +148,13 @@ def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: 
         trained = fit(recipe, run, prepared, title=title)
         clips = prepared.split.test
         weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
-        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed, "clips": _state(clips)}
+        heard = (heard_by(run.path) or Heard()).train_devices
+        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed, "clips": _state(clips), "heard": list(heard)}
         file = run.path / TEST
         if file.is_file():
             kept = load(file)
             if kept.about == about and kept.clips.tolist() == clip_names(table, clips):
                 return kept
-        heard = prepared.split.trained_on(recipe.training.final)
         with progress(f"{title}: test") as report:
             found = measure(
                 torch_model(trained), table, clips, heard=heard, fold=fold, run_seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import signal
@@ -22,11 +23,12 @@ from torch import nn
 from tinyasc.augment.hidden import check_layers
 from tinyasc.errors import InputError
 from tinyasc.models import build, check_input
-from tinyasc.training.augmentation import gain_scale
+from tinyasc.training.augmentation import gain_scale, heard_responses
 from tinyasc.training.checkpoints import DAMAGED, Keeper, WholeFiles, first_line, load_weights
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.distributed import barrier, processes_here, rank, world_size
 from tinyasc.training.features import Prepared, loader
+from tinyasc.training.heard import Heard
 from tinyasc.training.journal import Journal, lines
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe
@@ -58,7 +60,7 @@ def fit(
             "without one, train it with --set distill=null"
         )
     # Before the folder is claimed: a recipe that cannot be trained leaves it free for the mended one.
-    module = _built(recipe, data)
+    module, heard = _built(recipe, data)
     if rank() == 0:
         run.claim(recipe, _identity(module, recipe, data))
     barrier()
@@ -77,15 +79,17 @@ def fit(
             front_end=data.front_end,
             validation=validation,
             synthetic=data.synthetic,
-            heard=data.heard,
+            heard=heard,
             devices=data.devices,
         )
     barrier()
     return run.load()
 
 
-def _built(recipe: Recipe, data: Prepared) -> nn.Module:
-    """The recipe's model, with the seed's weights, after what can be known of the recipe before training.
+def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
+    """The recipe's model, with the seed's weights, and what it will have heard.
+
+    After what can be known of the recipe before training.
 
     Raises:
         InputError: a gain in dB or a crop that the features cannot take, a decision weight of no label, features that
@@ -120,9 +124,11 @@ def _built(recipe: Recipe, data: Prepared) -> nn.Module:
         check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, length))
     check_layers(module, settings.mask_layers)
     _check_tasks(module, recipe, front_end.shape)
+    devices = sorted({*data.heard.train_devices, *heard_responses(settings)})
+    heard = dataclasses.replace(data.heard, train_devices=tuple(devices))
     if recipe.training.start_from is not None:
-        start_from(module, Path(recipe.training.start_from), recipe, data)
-    return module
+        heard = heard.joined(start_from(module, Path(recipe.training.start_from), recipe, data))
+    return module, heard
 
 
 def _check_tasks(module: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> None:

@@ -14,27 +14,39 @@ from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run
 
 
-def start_from(module: nn.Module, folder: Path, recipe: Recipe, data: Prepared) -> None:
+def heard_by(folder: Path) -> Heard | None:
+    """What a finished run was trained and validated on, and before it those that it started from or learnt from.
+
+    Raises:
+        InputError: no finished run.
+    """
+    final = Run(folder).record().get("trained_on") == ["train", "validation"]
+    heard = Heard.load(folder)
+    return heard.trained_on(final) if heard else None
+
+
+def start_from(module: nn.Module, folder: Path, recipe: Recipe, data: Prepared) -> Heard:
     """Gives a model a run's weights wherever name and shape agree; what is left keeps its random start.
+
+    Returns:
+        What that run heard.
 
     Raises:
         InputError: no finished run, no weight that fits, or a run that was trained on clips that are tested on here.
     """
-    run = Run(folder)
-    record, heard = run.record(), Heard.load(folder)
-    trained_on = (record["recipe"].get("data") or {}).get("name")
-    if recipe.data is not None and trained_on == recipe.data.name:
-        if heard is None:
-            raise InputError(
-                f"{folder}: does not say which clips it was trained on; train it again, then start from it"
-            )
-        known = {*heard.train, *heard.validation}
-        places = {*heard.train_locations, *heard.validation_locations}
-        if any(name in known for name in data.test_names) or any(c.location in places for c in data.split.test):
-            raise InputError(
-                f"training.start_from: {folder} was trained on clips that are test clips here; "
-                "pre-train with the same data.test_fold"
-            )
+    heard = heard_by(folder)
+    if heard is None:
+        raise InputError(f"{folder}: does not say which clips it was trained on; train it again, then start from it")
+    known = {*heard.train, *heard.validation}
+    places = {*heard.train_locations, *heard.validation_locations}
+    same = [name for name in data.test_names if name in known]
+    same += [str(clip.path) for clip in data.split.test if clip.location in places]
+    if same:
+        raise InputError(
+            f"training.start_from: {folder}, or a run before it, was trained on clips that are test clips here, or on "
+            f"others of their names or places ({same[0]}); pre-train with the same data.test_fold, or rename the clips "
+            "if they are other recordings"
+        )
     try:
         weights = safetensors.torch.load_file(folder / "model.safetensors")
     except Exception as error:
@@ -45,3 +57,4 @@ def start_from(module: nn.Module, folder: Path, recipe: Recipe, data: Prepared) 
     if not any(name in fitting for name, _ in module.named_parameters()):
         raise InputError(f"training.start_from: no weight of {folder} fits {recipe.family}; name a run of that family")
     module.load_state_dict(fitting, strict=False)
+    return heard
