@@ -170,6 +170,17 @@ def test_answers_of_other_weights_or_copies_are_made_again(esc, crossed, tmp_pat
     assert (copies.probabilities != found.probabilities).any()
 
 
+def test_answers_are_made_again_by_other_weights(esc, crossed, tmp_path):
+    found, folder, _ = crossed
+    shutil.copytree(folder, tmp_path / "cv")
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(folder / "fold2-seed0" / name, tmp_path / "cv/fold1-seed0" / name)
+    run, table = cross_validation.Run(tmp_path / "cv/fold1-seed0"), load_table("esc10", esc)
+    again = cross_validation._one(recipe(esc), table, run, 1, 0, 1, 0)
+    first = found.where(found.folds == 1)
+    assert again.clips.tolist() == first.clips.tolist() and (again.probabilities != first.probabilities).any()
+
+
 def test_answers_on_test_clips_that_changed_are_made_again(esc, crossed, tmp_path):
     # Fold 1 is tested by its own run alone, and its audio is in the training of the others: kept as it was for them.
     found, folder, _ = crossed
@@ -267,6 +278,13 @@ def test_a_folder_belongs_to_one_recipe(esc, tmp_path):
     (tmp_path / "mine/notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds notes\.txt and no folds"):
         claim(tmp_path / "mine", first)
+
+
+def test_another_recipes_folder_is_refused_before_any_fold_is_trained(esc, tmp_path):
+    claim(tmp_path / "cv", recipe(esc, training=RECIPE["training"] | {"epochs": 3}))
+    with pytest.raises(InputError, match="holds the folds of another recipe"):
+        cross_validate(recipe(esc), tmp_path / "cv", seeds=[0])
+    assert [path.name for path in (tmp_path / "cv").iterdir()] == [RECORD]
 
 
 def test_fingerprints_follow_what_is_trained(esc):

@@ -148,13 +148,13 @@ def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: 
         trained = fit(recipe, run, prepared, title=title)
         clips = prepared.split.test
         weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
-        heard = (heard_by(run.path) or Heard()).train_devices
-        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed, "clips": _state(clips), "heard": list(heard)}
+        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed, "clips": _state(clips)}
         file = run.path / TEST
         if file.is_file():
             kept = load(file)
             if kept.about == about and kept.clips.tolist() == clip_names(table, clips):
                 return kept
+        heard = (heard_by(run.path) or Heard()).train_devices
         with progress(f"{title}: test") as report:
             found = measure(
                 torch_model(trained), table, clips, heard=heard, fold=fold, run_seed=seed,
