@@ -201,6 +201,36 @@ def test_a_cross_validation_is_measured_again_for_other_settings(folder, tmp_pat
         assert len(runs) == 10 and together["log_loss"] == plain["log_loss"]
 
 
+def test_fewer_seeds_than_a_folder_holds_are_not_kept_as_its_answers(folder, tmp_path):
+    shutil.copytree("cv", tmp_path / "cv")
+    options = ("--root", "esc", "--run", tmp_path / "cv")
+    (one,) = records("--folds", "teacher.yaml", *options)
+    assert one["clips"] == 100
+    # The folder holds ten runs, so these are shown; with both seeds the answers are kept again.
+    *runs, together = records(tmp_path / "cv")
+    assert len(runs) == 10 and together["seeds"] == [0, 1]
+    (both,) = records("--folds", "teacher.yaml", *options, "--seeds", "2")
+    assert records(tmp_path / "cv")[0]["log_loss"] == both["log_loss"] == together["log_loss"]
+    shutil.copy(tmp_path / "cv/fold2-seed1/model.safetensors", tmp_path / "cv/fold2-seed0")
+    assert len(records(tmp_path / "cv")) == 11
+
+
+def test_answers_to_clips_that_have_changed_are_not_shown_as_new(folder, tmp_path):
+    copies = csv_of(load_table("esc10", "esc"), tmp_path / "copies")
+    options = ("--data", "csv", "--root", copies, "--set", "training.epochs=1", "--run", tmp_path / "cv")
+    (kept,) = records("--folds", "teacher.yaml", *options)
+    assert records(tmp_path / "cv")[0]["confusion_matrix"] == kept["confusion_matrix"]
+    lines = (copies / "clips.csv").read_text().splitlines()
+    name, _, *rest = lines[1].split(",")
+    lines[1] = ",".join([name, lines[-1].split(",")[1], *rest])
+    (copies / "clips.csv").write_text("\n".join(lines))
+    *runs, together = records(tmp_path / "cv")
+    assert len(runs) == 5 and together["confusion_matrix"] != kept["confusion_matrix"]
+    # Without the clips, the answers are what is left.
+    copies.rename(tmp_path / "gone")
+    assert len(records(tmp_path / "cv")) == 1
+
+
 def test_through_microphones(folder, tmp_path):
     options = ("--devices", "mics.yaml", "--device-root", "mics")
     printed = invoke("cv/fold1-seed0", *options)

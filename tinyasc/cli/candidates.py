@@ -16,7 +16,7 @@ from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.runner import Model, load
 from tinyasc.training.backend import group_model, torch_model
 from tinyasc.training.count import parameters_and_macs
-from tinyasc.training.cross_validation import RECORD, fold_fingerprint
+from tinyasc.training.cross_validation import fold_fingerprint, fold_runs
 from tinyasc.training.heard import Heard
 from tinyasc.training.recipe_parts import Data
 from tinyasc.training.run import Run
@@ -106,11 +106,6 @@ def base_data(targets: tuple[Path, ...], name: str | None, root: str | None, tes
     where = None if root is None else str(Path(root).expanduser().absolute())
     changes = {"root": where, "test_fold": test_fold}
     return data.model_copy(update={k: v for k, v in changes.items() if v is not None})
-
-
-def fold_runs(folder: Path) -> list[Path]:
-    """The run folders of a cross-validation; none where the folder holds something else."""
-    return sorted(folder.glob("fold*-seed*")) if (folder / RECORD).is_file() else []
 
 
 def candidates(target: Path, *, named: bool) -> list[Candidate]:

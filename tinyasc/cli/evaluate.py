@@ -292,7 +292,7 @@ def _write(folder: Path, measured: Sequence[Measured], compared: list[dict[str, 
 
     for m in measured:
         own = folder if flat else folder / m.name.strip("/").replace("/", "-").replace(" ", "-")
-        m.predictions.with_about({key: m.record[key] for key in SETTINGS}).save(own)
+        m.predictions.with_about(m.predictions.about | {key: m.record[key] for key in SETTINGS}).save(own)
         title = f"{m.name} on {m.record.get('data', 'its test clips')}"
         write_plots(m.record, own, title=title)
         if m.views is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from tinyasc.cli.candidates import FILES, Candidate, base_data, candidates, fold_runs
+from tinyasc.cli.candidates import FILES, Candidate, base_data, candidates
 from tinyasc.data import Clip, ClipTable, Split
 from tinyasc.data.devices import DeviceList, read_responses
 from tinyasc.errors import InputError
@@ -20,6 +20,7 @@ from tinyasc.evaluate import summary
 from tinyasc.evaluate.clips import measure, measure_views, probabilities
 from tinyasc.evaluate.groups import group_scores
 from tinyasc.evaluate.predictions import Predictions
+from tinyasc.training.cross_validation import are_present, fold_runs
 from tinyasc.training.features import open_data
 from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
@@ -166,7 +167,7 @@ def _unique_names(listed: list[Candidate]) -> list[Candidate]:
 
 
 def _keeps_answers(target: Path, name: str | None, root: str | None, settings: Settings) -> bool:
-    """Whether a folder's answers are those that are asked for; a cross-validation is measured anew for other settings.
+    """Whether a folder's answers are those that are asked for; a cross-validation is measured anew for others.
 
     Raises:
         InputError: answers alone, made with other settings.
@@ -183,7 +184,7 @@ def _keeps_answers(target: Path, name: str | None, root: str | None, settings: S
     given = {"--test-fold": settings.test_fold, "--devices": settings.devices}
     more = [option for option, value in given.items() if value is not None]
     if fold_runs(target):
-        return not other and not more and root is None
+        return not other and not more and root is None and are_present(about, target)
     if not set(SETTINGS) <= set(about):
         raise InputError(f"{target}: its answers do not say how they were measured; measure their model again")
     if other:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tinyasc.data import Clip, ClipTable
 from tinyasc.data.extract import file_mark
@@ -22,7 +23,7 @@ from tinyasc.training.features import open_data, prepare
 from tinyasc.training.fit import fit
 from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
-from tinyasc.training.recipe import Recipe
+from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.run import Run
 from tinyasc.training.start import heard_by
 from tinyasc.training.waveforms import with_waveforms
@@ -51,7 +52,7 @@ def cross_validate(
         done: called with each fold's predictions.
 
     Returns:
-        Out-of-fold predictions: every clip with a fold once per seed.
+        Out-of-fold predictions: every clip with a fold once per seed; `about` is what `are_present` checks.
 
     Raises:
         InputError: a recipe that cannot be trained alone, data with a single test fold or with one that cannot be
@@ -69,13 +70,34 @@ def cross_validate(
         # A fold that cannot be trained is said before hours of training the others.
         table.split(test_fold=fold)
     claim(folder, recipe)
-    parts = []
+    parts, weights = [], {}
     for seed in seeds:
         for fold in table.folds:
-            parts.append(_one(recipe, table, Run(folder / f"fold{fold}-seed{seed}"), fold, seed, tta, tta_seed))
+            run = Run(folder / f"fold{fold}-seed{seed}")
+            parts.append(_one(recipe, table, run, fold, seed, tta, tta_seed))
+            weights[run.path.name] = parts[-1].about["weights"]
             if done:
                 done(parts[-1])
-    return join(parts)
+    return join(parts).with_about({"runs": weights, "clips": _state(table.clips)})
+
+
+def fold_runs(folder: Path) -> list[Path]:
+    """The run folders of a cross-validation; none where the folder holds something else."""
+    return sorted(folder.glob("fold*-seed*")) if (folder / RECORD).is_file() else []
+
+
+def are_present(about: dict[str, Any], folder: Path) -> bool:
+    """Whether answers are those of all the runs that a folder holds, on clips that are as they were, or are gone.
+
+    Raises:
+        InputError: lists or audio that cannot be read.
+    """
+    runs = fold_runs(folder)
+    if about.get("runs") != {run.name: _weights(run) for run in runs}:
+        return False
+    data = load_recipe(runs[0] / "recipe.yaml").data
+    assert data is not None and data.root is not None, "a run of a cross-validation says where its data is"
+    return not Path(data.root).exists() or about.get("clips") == _state(open_data(data)[0].clips)
 
 
 def check_folds(table: ClipTable) -> None:
@@ -136,6 +158,11 @@ def _state(clips: Sequence[Clip]) -> str:
     return digest.hexdigest()
 
 
+def _weights(run: Path) -> str | None:
+    file = run / "model.safetensors"
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file.is_file() else None
+
+
 def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: int, tta_seed: int) -> Predictions:
     """One fold of one seed: trained where it is not yet, and measured on its test clips."""
     assert recipe.data is not None
@@ -147,8 +174,7 @@ def _one(recipe: Recipe, table: ClipTable, run: Run, fold: int, seed: int, tta: 
     with run.locked():
         trained = fit(recipe, run, prepared, title=title)
         clips = prepared.split.test
-        weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
-        about = {"weights": weights, "tta": tta, "tta_seed": tta_seed, "clips": _state(clips)}
+        about = {"weights": _weights(run.path), "tta": tta, "tta_seed": tta_seed, "clips": _state(clips)}
         file = run.path / TEST
         if file.is_file():
             kept = load(file)
