@@ -1,5 +1,7 @@
 """Groups of scenes: sums over their scenes, and two models joined, by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from answers import some
@@ -45,6 +47,17 @@ def test_fusion_by_hand():
     np.testing.assert_allclose(joint.probabilities[1], SCENES[1])
     np.testing.assert_allclose(joint.probabilities[2], [0, 1, 0])
     assert joint.names == ("bus", "park", "tram") and (joint.labels == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("scene", "group", "joint"), [(1, 0, 1), (0, 1, 1), (0, 0, 0), (0, -1, -1), (-1, 0, -1), (-1, 1, 1), (-1, -1, -1)]
+)
+def test_a_device_is_unseen_where_neither_of_the_two_heard_it(scene, group, joint):
+    scenes, grouped = both()
+    scenes, grouped = (
+        dataclasses.replace(p, seen=np.full(3, s, np.int8)) for p, s in ((scenes, scene), (grouped, group))
+    )
+    assert fuse(scenes, grouped, GROUPS).seen.tolist() == [joint] * 3
 
 
 def test_where_the_two_exclude_each_other_the_scenes_answer():

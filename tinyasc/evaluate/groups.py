@@ -10,7 +10,7 @@ import numpy as np
 from tinyasc.data.groups import Groups, parents
 from tinyasc.errors import InputError
 from tinyasc.evaluate import metrics
-from tinyasc.evaluate.predictions import Predictions
+from tinyasc.evaluate.predictions import SEEN, Predictions
 
 
 def group_scores(predictions: Predictions, groups: Groups, head: np.ndarray | None = None) -> dict[str, Any]:
@@ -63,4 +63,7 @@ def fuse(scenes: Predictions, grouped: Predictions, groups: Groups) -> Predictio
     total = joint.sum(axis=1, keepdims=True)
     # Where every product is too small for a float, the scenes alone answer.
     joint = np.where(total > 0, joint / np.where(total > 0, total, 1), scenes.probabilities)
-    return dataclasses.replace(scenes, probabilities=joint)
+    # A device that one of the two heard is not unseen; nor where it is not known of one.
+    either = (scenes.seen == SEEN) | (grouped.seen == SEEN)
+    seen = np.where(either, SEEN, np.minimum(scenes.seen, grouped.seen)).astype(np.int8)
+    return dataclasses.replace(scenes, probabilities=joint, seen=seen)
