@@ -38,8 +38,10 @@ def small(*, data=None, model=None, tasks=None, **training):
     return made.model_copy(update={"model": SMALL | (model or {})})
 
 
-@pytest.mark.parametrize("balance", ["fixed", "gradnorm"])
-@pytest.mark.parametrize("scheme", SCHEMES)
+# GradNorm has nothing to balance in one task.
+@pytest.mark.parametrize(
+    ("scheme", "balance"), [*((s, "fixed") for s in SCHEMES), *((s, "gradnorm") for s in SCHEMES[1:])]
+)
 def test_every_scheme_trains(tmp_path, scheme, balance):
     tasks = {"scene_weight": 5} if balance == "fixed" else {"balance": balance}
     trained = fit(small(model={"scheme": scheme}, tasks=tasks), Run(tmp_path), DATA_IN_GROUPS)

@@ -79,6 +79,7 @@ def test_weights_are_the_recipe_s():
     losses = {"scene": torch.tensor(1.0), "group": torch.tensor(10.0), "device": torch.tensor(100.0)}
     assert weigh(losses, []) == 5 + 20 + 50
     assert weigh({"scene": torch.tensor(1.0), "device": torch.tensor(100.0)}, []) == 5 + 50
+    assert weigh({"scene": torch.tensor(1.0)}, []) == 1
 
 
 def test_the_device_weight_falls_for_good():

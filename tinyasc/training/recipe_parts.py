@@ -240,7 +240,9 @@ class Augment(RecipePart):
 
 
 class Tasks(RecipePart):
-    """Weights of the losses of models that learn more than the scene.
+    """Weights of the losses of models that learn more than the scene; a single task's loss has none.
+
+    They are not scaled to a sum: 1:5 makes a loss, and with SGD steps, up to six times as large as one task's.
 
     The device's weight falls to `device_weight_after`, for good, once validation clips' devices are told apart with
     `device_accuracy`. `balance: gradnorm` moves all weights by `gradnorm_alpha` and `gradnorm_lr` in place of these.

@@ -92,8 +92,10 @@ class TaskWeights(nn.Module):
         """
         tasks = list(losses)
         values = torch.stack([losses[task] for task in tasks])
+        if len(tasks) == 1:
+            return values[0]  # nothing to weigh it against: a weight would only change the learning rate
         total = (self.of(tasks) * values).sum()
-        if self.settings.balance == "gradnorm" and len(tasks) > 1:
+        if self.settings.balance == "gradnorm":
             self._balance(tasks, values, shared)
         return total
 
