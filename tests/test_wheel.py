@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tinyasc_firmware_sim": {"tinyasc_export"},
     "": set(),  # tinyasc/__init__.py
     "errors": {"tinyasc_export"},
-    "files": set(),
+    "files": {"errors"},
     "audio": EDGE,
     "frontend": EDGE,
     "frontend_torch": EDGE | {"frontend"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "augment": COMMON | {"audio"},
     "models": COMMON,
     "data": COMMON | {"audio", "frontend"},
-    "evaluate": COMMON | {"audio", "frontend", "infer", "data"},
+    "evaluate": COMMON | {"audio", "frontend", "infer", "data", "models"},
     "training": COMMON | {"audio", "frontend", "frontend_torch", "augment", "models", "data", "evaluate", "infer"},
     "compress": COMMON
     | {"audio", "frontend", "models", "data", "evaluate", "infer", "training", "tinyasc_firmware_sim"},

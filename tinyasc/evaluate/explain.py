@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinyasc.augment.hidden import check_layers
 from tinyasc.data.lists import nearest
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.evaluate.explain_maps import amfm_maps, answer, attention_map, gate_maps, grad_cam, last_map, stretch
@@ -145,7 +144,9 @@ class Explainer:
         if layer is not None:
             if self.method != "gradcam":
                 raise InputError(f"--layer {layer}: goes with method gradcam, not with {self.method}; leave one out")
-            check_layers(module, [layer], where="--layer")
+            known = [name for name, _ in module.named_modules() if name]
+            if layer not in known:
+                raise InputError(f"--layer: the model has no layer {layer!r}; {nearest(layer, known)}")
         for name in self.classes:
             if self.method in ("amfm", "gates"):
                 raise InputError(
