@@ -82,6 +82,16 @@ def test_weights_are_the_recipe_s():
     assert weigh({"scene": torch.tensor(1.0)}, []) == 1
 
 
+def test_by_default_all_weigh_1_and_devices_1e_4_from_98_percent_on():
+    """Lambda of Ren et al. (2020), section IV-B."""
+    weigh = TaskWeights(Tasks())
+    losses = {"scene": torch.tensor(1.0), "group": torch.tensor(10.0), "device": torch.tensor(100.0)}
+    weigh.note_device_accuracy(0.979)
+    assert weigh(losses, []) == 111
+    weigh.note_device_accuracy(0.98)
+    assert weigh(losses, []).item() == pytest.approx(11 + 100 * 1e-4)
+
+
 def test_the_device_weight_falls_for_good():
     weigh = TaskWeights(Tasks(device_accuracy=0.9))
     losses = {"scene": torch.tensor(1.0), "device": torch.tensor(100.0)}
