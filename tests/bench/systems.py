@@ -4,10 +4,13 @@
         --out esc10-three
     python tests/bench/systems.py train RUNS esc10-three [PATTERN]     # what is not there yet; a killed command goes on
     python tests/bench/systems.py command RUNS esc10-three PATTERN     # the commands of some rows, to run by hand
+    python tests/bench/systems.py time RUNS esc10-three                # four epochs of each, one after another
     python tests/bench/systems.py table RUNS                           # the rows that are there
+    python tests/bench/systems.py folds RUNS esc10-three SEEDS [PATTERN]   # `DEEP`'s rows on every fold
 
-One fold, one seed, and for all rows the same features, augmentation, optimiser and number of epochs, so that rows
-differ in what the papers' tables vary and in nothing else. Widths are small enough for two cores (see `ROWS`).
+One fold and one seed (or all folds), and for all rows the same features, augmentation, optimiser and number of epochs,
+so that rows differ in what the papers' tables vary and in nothing else. Widths are small enough for two cores (see
+`ROWS`).
 """
 
 from __future__ import annotations
@@ -56,9 +59,16 @@ class Row:
         return runs / self.folder / "answers" / self.folder / "predictions.npz"
 
     def train(self, runs: Path, root: Path) -> list[str]:
+        run = ["--root", str(root), "--run", str(runs / self.folder)]
+        return ["tinyasc", "train", self.recipe, *run, *self.overrides(runs)]
+
+    def cross_validate(self, runs: Path, root: Path, seeds: str) -> list[str]:
+        run = ["--root", str(root), "--run", str(runs / f"folds-{self.folder}"), "--seeds", seeds]
+        return ["tinyasc", "evaluate", "--folds", self.recipe, *run, *self.overrides(runs)]
+
+    def overrides(self, runs: Path) -> list[str]:
         data = f"data={{name: csv{self.data}}}"
-        chosen = [f"--set={s.replace('RUNS', str(runs))}" for s in (data, *SAME, "distill=null", *self.sets)]
-        return ["tinyasc", "train", self.recipe, "--root", str(root), "--run", str(runs / self.folder), *chosen]
+        return [f"--set={s.replace('RUNS', str(runs))}" for s in (data, *SAME, "distill=null", *self.sets)]
 
 
 def s1() -> Iterator[Row]:
@@ -118,6 +128,9 @@ def others() -> Iterator[Row]:
 
 
 ROWS = (*s1(), *s2(), *others())
+# Joined by `tinyasc evaluate --fuse`: the scenes' run, and one that was trained on groups alone.
+FUSED = ("s2-amfm", "s2-groups-alone")
+DEEP = ("s1-baseline-attention", "s1-atrous-attention", "s5-multi-task", "s2-extended-1-5")
 
 
 def train(runs: Path, root: Path, rows: list[Row]) -> None:
@@ -128,16 +141,44 @@ def train(runs: Path, root: Path, rows: list[Row]) -> None:
             run_command(["tinyasc", "evaluate", str(folder), "--out", str(folder / "answers")])
 
 
+def time(runs: Path, root: Path, row: Row) -> None:
+    """Trains a row afresh for four epochs, so that all rows' seconds are of one sitting."""
+    if seconds(runs, row) is None:
+        command = row.train(runs, root)
+        command[command.index("--run") + 1] = str(timing(runs, row))
+        run_command([*command, "--set=training.epochs=4"])
+
+
+def timing(runs: Path, row: Row) -> Path:
+    return runs / "timing" / row.folder
+
+
+def seconds(runs: Path, row: Row) -> float | None:
+    """Median of the timed epochs after the first, which warms up; None where they are not all there."""
+    journal = timing(runs, row) / "metrics.jsonl"
+    epochs = [line["seconds"] for line in lines(journal)] if journal.is_file() else []
+    return float(np.median(epochs[1:])) if len(epochs) == 4 else None
+
+
+def fuse(runs: Path) -> None:
+    scenes, groups = (runs / name for name in FUSED)
+    if not fused_answers(runs).is_file() and all((run / "answers").is_dir() for run in (scenes, groups)):
+        run_command(["tinyasc", "evaluate", str(scenes), "--fuse", str(groups), "--out", str(scenes / "fused")])
+
+
+def fused_answers(runs: Path) -> Path:
+    return runs / FUSED[0] / "fused" / "-x-".join(FUSED) / "predictions.npz"
+
+
 def run_command(command: list[str]) -> None:
     print("$", shlex.join(command), flush=True)
     subprocess.run([str(Path(sys.executable).with_name(command[0])), *command[1:]], check=True)
 
 
-def accuracies(answers: dict[str, np.ndarray], only: tuple[str, ...] = ()) -> dict[str, float]:
-    """Per cent right on clean clips, seen and unseen microphones; with `only`, of these devices alone."""
+def accuracies(answers: dict[str, np.ndarray]) -> dict[str, float]:
+    """Per cent right on clean clips, seen and unseen microphones, where there are any."""
     right = answers["probabilities"].argmax(axis=1) == answers["labels"]
-    kept = np.isin(answers["devices"], only) if only else np.ones(len(right), bool)
-    return {name: 100 * right[rows & kept].mean() for name, rows in parts(answers).items() if (rows & kept).any()}
+    return {name: 100 * right[rows].mean() for name, rows in parts(answers).items() if rows.any()}
 
 
 def table(runs: Path) -> None:
@@ -147,22 +188,38 @@ def table(runs: Path) -> None:
         if not row.answers(runs).is_file():
             continue
         answers = dict(np.load(row.answers(runs), allow_pickle=False))
-        only = (row.variant.removeprefix("single device "),) if row.variant.startswith("single") else ()
-        scores = accuracies(answers, only)
-        seconds = np.median([line["seconds"] for line in lines(folder / "metrics.jsonl")])
-        size = sum(p.numel() for p in Run(folder).load().module.parameters())
-        shown = " | ".join(f"{scores[name]:.1f}" if name in scores else "-" for name in ("clean", "seen", "unseen"))
-        print(f"| {row.system} | {row.variant} | {size:,} | {seconds:.1f} | {shown} |")
+        epoch = "-" if (found := seconds(runs, row)) is None else f"{found:.2f}"
+        print(f"| {row.system} | {row.variant} | {parameters(folder):,} | {epoch} | {shown(answers)} |")
+    if fused_answers(runs).is_file():
+        size = sum(parameters(runs / name) for name in FUSED)
+        answers = dict(np.load(fused_answers(runs), allow_pickle=False))
+        print(f"| S2 | {' fused with '.join(FUSED)} | {size:,} | - | {shown(answers)} |")
+
+
+def parameters(folder: Path) -> int:
+    return sum(p.numel() for p in Run(folder).load().module.parameters())
+
+
+def shown(answers: dict[str, np.ndarray]) -> str:
+    scores = accuracies(answers)
+    return " | ".join(f"{scores[name]:.1f}" if name in scores else "-" for name in ("clean", "seen", "unseen"))
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["train" | "command" as what, runs, root, *pattern]:
+        case ["train" | "time" | "command" as what, runs, root, *pattern]:
             chosen = [row for row in ROWS if re.search(*(pattern or ["."]), row.folder)]
             if what == "train":
                 train(Path(runs), Path(root), chosen)
+                fuse(Path(runs))
+            for row in chosen if what == "time" else []:
+                time(Path(runs), Path(root), row)
             for row in chosen if what == "command" else []:
                 print(shlex.join(row.train(Path(runs), Path(root))))
+        case ["folds", runs, root, seeds, *pattern]:
+            for row in ROWS:
+                if row.folder in DEEP and re.search(*(pattern or ["."]), row.folder):
+                    run_command(row.cross_validate(Path(runs), Path(root), seeds))
         case ["table", runs]:
             table(Path(runs))
         case _:

@@ -93,7 +93,8 @@ def test_the_commands_of_the_other_pages_are_there(name):
 
     page = HOW_TO / name
     assert not blocks(page), "such blocks are to be run"
-    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("    ")]
+    text = page.read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line.startswith("    ")]
     words = [shlex.split(line[line.rindex("tinyasc") :].rstrip("'"))[1:] for line in lines if "tinyasc" in line]
     assert words
     for first, *rest in words:
