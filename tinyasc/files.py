@@ -29,6 +29,24 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def check_writable(folder: Path, option: str) -> None:
+    """Makes sure that a folder can be written, or made, and leaves nothing.
+
+    Args:
+        folder: what is to be written to.
+        option: of the command line, which names another one.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    try:
+        # Tried, since rights alone do not tell: /proc lets root write, and has no files to make.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError:
+        raise InputError(f"{option} {folder}: {there} is no folder that can be written to; name another") from None
+
+
 @contextmanager
 def locked(folder: Path, what: str = "folder") -> Iterator[None]:
     """Holds a folder that is there against a second process.

@@ -145,9 +145,19 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(folder):
     assert "error: gone.wav: no such file" in result.stderr and "clip-gradcam.png" in result.stdout
 
 
+def test_nor_does_one_in_a_folder(folder):
+    write_run("run", "cp_mobile", base_channels=4)
+    Path("more/broken.wav").write_text("no audio")
+    result = invoke("more", "--run", "run", code=2)
+    assert "error: more/broken.wav: no audio file" in result.stderr and "clip-gradcam.png" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
+        (("--at", "nan"), "--at nan: is no second of a clip"),
+        (("--at", "inf"), "--at inf: is no second of a clip"),
+        (("--out", "clip.wav/pictures"), "clip.wav is no folder that can be written to; name another"),
         (("--class", "parc"), "--class parc: this model does not know it; did you mean 'park'? known: park, "),
         (("--device", "a"), "--device a: this model's answer does not depend on what it is told"),
         (("--layer", "block.1"), "--layer: the model has no layer 'block.1'; did you mean 'blocks.1'?"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from tinyasc.data.devices import DeviceList, load_device_list
 from tinyasc.errors import InputError
 from tinyasc.evaluate import summary
 from tinyasc.evaluate.predictions import Predictions
-from tinyasc.files import write_atomic
+from tinyasc.files import check_writable, write_atomic
 from tinyasc.infer.find import newest_model
 from tinyasc.training.cross_validation import cross_validate, fold_fingerprint
 from tinyasc.training.recipe import load_recipe
@@ -172,7 +171,7 @@ def command(
         if device_list is not None:
             raise InputError("--fuse: joins answers to clips as they are; leave --devices out")
     if out is not None:
-        _check_writable(out)
+        check_writable(out, "--out")
     if folds is None:
         if given := [name for name, value in (("--set", overrides), ("--like", like), ("--run", folder)) if value]:
             raise InputError(f"{given[0]}: goes with --folds RECIPE alone")
@@ -212,16 +211,6 @@ def command(
         _print(measured, pooled, compared, settings)
     if out is not None:
         click.echo(f"written: {out}", err=as_json)
-
-
-def _check_writable(folder: Path) -> None:
-    """Makes sure that a folder can be written, or made, and leaves nothing."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    try:
-        # Tried, since rights alone do not tell: /proc lets root write, and has no files to make.
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError:
-        raise InputError(f"--out {folder}: {there} is no folder that can be written to; name another") from None
 
 
 def _devices(name: str | None, root: Path | None) -> tuple[DeviceList | None, Path | None]:

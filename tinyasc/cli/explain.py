@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from tinyasc.audio import read_audio
 from tinyasc.cli.infer import audio_files
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.evaluate.explain import METHODS, Explainer, Explanation
+from tinyasc.files import check_writable
 from tinyasc.training.run import Run, Trained, newest_teacher, relative
 
 DPI = 120
@@ -76,10 +78,14 @@ def command(
       tinyasc explain clip.wav --class bus --class tram --run runs/esc10-teacher-1a2b3c4d
       tinyasc explain clip.wav --method gradcam --out pictures
     """  # noqa: D301 (click reads the backspace)
+    if not math.isfinite(start):
+        raise InputError(f"--at {start:g}: is no second of a clip; give a number, for example 2.5")
     run = newest_teacher(Path("."), option="--run") if folder is None else _run(folder)
     if folder is None:
         click.echo(f"run: {run.path} (newest in ./runs)", err=True)
     trained = run.load()
+    out = out or run.path / "explained"
+    check_writable(out, "--out")
     explainer = Explainer(
         trained.module,
         trained.front_end,
@@ -91,19 +97,25 @@ def command(
         layer=layer,
         decision_weights=trained.recipe.decision_weights,
     )
-    out = out or run.path / "explained"
     taken: set[str] = set()
     failed = False
     for clip in clips:
         try:
-            for path in audio_files(clip):
-                found = _explain(explainer, path, start, run)
-                click.echo(f"{path}  {_answers(found)}")
-                for file in _write(found, trained, path, out / _name(path, found.method, taken)):
-                    click.echo(f"  written: {relative(file)}")
+            paths = audio_files(clip)
         except InputError as error:
             failed = True
             click.echo(f"error: {error}", err=True)
+            continue
+        for path in paths:
+            try:
+                found = _explain(explainer, path, start, run)
+            except InputError as error:
+                failed = True
+                click.echo(f"error: {error}", err=True)
+                continue
+            click.echo(f"{path}  {_answers(found)}")
+            for file in _write(found, trained, path, out / _name(path, found.method, taken)):
+                click.echo(f"  written: {relative(file)}")
     if failed:
         ctx.exit(InputError.exit_code)
 
