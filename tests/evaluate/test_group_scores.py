@@ -74,6 +74,7 @@ def test_where_the_two_exclude_each_other_the_scenes_answer():
         ({"labels": np.array([1, 1, 0])}, GROUPS, "or not with these groups"),
         ({}, {"indoor": ["tram", "bus"]}, r"no group has the scene 'park'"),
         ({}, {"indoor": ["tram", "bus", "train"], "outdoor": ["park"]}, "no scene 'train'"),
+        ({}, {**GROUPS, "sea": []}, "sea has no scenes; name some, or take it out"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, groups, says):

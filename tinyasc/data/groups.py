@@ -16,13 +16,16 @@ def parents(labels: Sequence[str], groups: Groups) -> tuple[int, ...]:
     """The index of every label's group among the sorted groups; () without groups.
 
     Raises:
-        InputError: a scene in no group or in two, or a group's scene that the data does not have.
+        InputError: a scene in no group or in two, a group without scenes, or a group's scene that the data does not
+            have.
     """
     if not groups:
         return ()
     names = sorted(groups)
     found: dict[str, int] = {}
     for i, name in enumerate(names):
+        if not groups[name]:
+            raise InputError(f"data.groups: {name} has no scenes; name some, or take it out")
         for scene in groups[name]:
             if scene not in labels:
                 raise InputError(f"data.groups: {name}: the data has no scene {scene!r}; {nearest(scene, labels)}")
