@@ -125,6 +125,21 @@ def test_gradnorm_by_hand():
     assert w.grad.item() == pytest.approx(first[0] + 8 * first[1])  # measuring leaves no gradient behind
 
 
+def test_gradnorm_leaves_out_a_task_that_a_batch_says_nothing_of():
+    weigh = TaskWeights(Tasks(balance="gradnorm", gradnorm_alpha=1.0, gradnorm_lr=0.01))
+    w = nn.Parameter(torch.tensor([3.0]))
+    weigh({"scene": 2 * w.sum(), "group": 8 * w.sum(), "device": 0 * w.sum()}, [w])
+    # As `test_gradnorm_by_hand`, with the device's weight as it was before the sum is made 3.
+    first = np.array([1.02, 0.92, 1])
+    first = first * 3 / first.sum()
+    np.testing.assert_allclose(weigh.of(["scene", "group", "device"]), first, rtol=1e-6)
+    # The device begins with the first batch that knows one: all learn at one rate, sizes are drawn to their mean.
+    weigh({"scene": 2 * w.sum(), "group": 8 * w.sum(), "device": 5 * w.sum()}, [w])
+    norms = np.array([2, 8, 5])
+    second = first - 0.01 * np.sign(first * norms - (first * norms).mean()) * norms
+    np.testing.assert_allclose(weigh.of(["scene", "group", "device"]), second * 3 / second.sum(), rtol=1e-6)
+
+
 def test_soft_cross_entropy_leaves_out_rows_without_a_target():
     generator = torch.Generator().manual_seed(0)
     answers = torch.randn(4, 3, generator=generator)

@@ -107,7 +107,10 @@ class TaskWeights(nn.Module):
             for numbers in (norms, losses):
                 dist.all_reduce(numbers)
                 numbers /= world_size()
-        at = [TASKS.index(task) for task in tasks]
+        every = [TASKS.index(task) for task in tasks]
+        # The loss of a batch without a known device is 0, which is not where that task began.
+        told = losses != 0
+        at, losses, norms = torch.tensor(every, device=losses.device)[told], losses[told], norms[told]
         first = self.first_losses[at]
         first = torch.where(first.isnan(), losses, first)
         self.first_losses[at] = first
@@ -117,5 +120,5 @@ class TaskWeights(nn.Module):
         sizes = old * norms
         target = sizes.mean() * rate**self.settings.gradnorm_alpha
         # The gradient of sum |sizes - target| by the weights, with the target held fixed.
-        new = (old - self.settings.gradnorm_lr * (sizes - target).sign() * norms).clamp(min=1e-3)
-        self.weights[at] = new * len(tasks) / new.sum()
+        self.weights[at] = (old - self.settings.gradnorm_lr * (sizes - target).sign() * norms).clamp(min=1e-3)
+        self.weights[every] = self.weights[every] * len(tasks) / self.weights[every].sum()
