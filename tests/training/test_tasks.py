@@ -185,6 +185,15 @@ def test_groups_need_no_devices(tmp_path):
     assert "val_device_accuracy" not in journal(Run(tmp_path))[-1]
 
 
+def test_validation_clips_of_unknown_devices_alone_measure_no_device(tmp_path):
+    unknown = data()
+    devices = np.full(len(unknown.validation.labels), -1)
+    unknown = dataclasses.replace(unknown, validation=dataclasses.replace(unknown.validation, devices=devices))
+    fit(several(), Run(tmp_path), unknown)
+    assert "val_group_accuracy" in journal(Run(tmp_path))[-1]
+    assert "val_device_accuracy" not in journal(Run(tmp_path))[-1]
+
+
 def test_fine_tuning_starts_from_a_run(tmp_path):
     """The shared layer is taken over, the group classifier's output layer of another size is not."""
     grouped = dataclasses.replace(

@@ -42,8 +42,8 @@ class Classifier(L.LightningModule):
     """Trains a model by a recipe.
 
     After every epoch `history` holds its metrics: `epoch`, `train_loss` and, unless validation clips are trained on,
-    `val_accuracy`, `val_class_average_accuracy` and `val_log_loss`, and of further tasks `val_group_accuracy` and
-    `val_device_accuracy`.
+    `val_accuracy`, `val_class_average_accuracy` and `val_log_loss`, and of further tasks `val_group_accuracy` and,
+    where a validation clip is of a device of the training clips, `val_device_accuracy`.
 
     Args:
         module: (batch, channels, bands, frames) -> logits (batch, K); with more tasks see `tinyasc.training.tasks`.
@@ -217,7 +217,8 @@ class Classifier(L.LightningModule):
         self._measured = {f"val_{name}": measured[name] for name in names}
         for task, right in self._right.items():
             every = np.concatenate(gathered(torch.cat(right).numpy()))
-            self._measured[f"val_{task}_accuracy"] = float(every.mean())
+            if len(every):
+                self._measured[f"val_{task}_accuracy"] = float(every.mean())
         self._right.clear()
         if self.task_weights is not None:
             self.task_weights.note_device_accuracy(self._measured.get("val_device_accuracy", 0.0))
