@@ -479,6 +479,11 @@ def test_a_missing_data_set(empty, name):
     assert "void/meta" in tinyasc("train", "--data", name, "--root", "void", code=2).line
 
 
+def test_two_data_sets(folder):
+    line = tinyasc("train", "teacher.yaml", "--data", "esc10", "--set", "data.name=tau2020", code=2).line
+    assert line == "--data esc10: --set data.name=tau2020 names another; leave one of them out"
+
+
 def test_an_unknown_data_set(empty):
     assert "did you mean 'esc10'" in tinyasc("train", "--data", "esc11", "--root", ".", code=2).line
 

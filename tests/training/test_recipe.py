@@ -46,6 +46,20 @@ def test_the_demo_is_shipped():
     assert {"teachers/demo", "students/demo", "teachers/esc10", "students/sepconv_ca"} <= set(shipped_recipes())
 
 
+def test_another_data_set_has_the_folds_and_groups_that_are_set_and_not_the_recipes(tmp_path):
+    groups = {"in": ["bus"], "out": ["park"]}
+    file = written(tmp_path, MINIMAL | {"data": {"name": "tau2020", "test_fold": 4, "groups": groups}})
+    asked = ("data.target=group", "data.groups={a: [dog], b: [cat]}", "data.devices=[x]")
+    data = load_recipe(file, asked, data="esc10").data
+    assert data.model_dump() == {
+        "name": "esc10", "root": None, "test_fold": 1, "validation_fold": None,
+        "groups": {"a": ("dog",), "b": ("cat",)}, "target": "group", "devices": ("x",),
+    }  # fmt: skip
+    assert load_recipe(file, data="tau2020") == load_recipe(file)
+    # A student's recipe takes its teacher's.
+    assert load_recipe(written(tmp_path, MINIMAL), data="esc10").data is None
+
+
 def test_a_missing_recipe_lists_the_shipped_ones():
     assert "teachers/esc10" in refused("teachers/esc11")
 

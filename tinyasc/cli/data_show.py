@@ -53,7 +53,7 @@ def show(
     """  # noqa: D301 (click reads the backspace)
     if overrides and recipe is None:
         raise InputError("--set changes a recipe; name one with --recipe")
-    loaded = with_data(load_recipe(recipe, overrides), data_name, root) if recipe else None
+    loaded = with_data(load_recipe(recipe, overrides, data=data_name), data_name, root) if recipe else None
     front_end = ((loaded.front_end if loaded else None) or FrontEndPart.model_validate({})).record()
     shown = [Clip(path, "", "", "", 0) for path in clips]
     data = loaded.data if loaded else Data(name=data_name, root=root) if data_name else None

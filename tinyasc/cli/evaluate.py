@@ -233,9 +233,9 @@ def _cross_validate(
     *,
     fast: bool,
 ) -> tuple[list[Measured], Path]:
-    recipe = load_recipe(name, overrides, fast=fast)
+    recipe = load_recipe(name, overrides, fast=fast, data=data_name)
     if like is not None:
-        other = load_recipe(like, fast=fast)
+        other = load_recipe(like, fast=fast, data=data_name)
         recipe = recipe.model_copy(
             update={"data": recipe.data or other.data, "front_end": recipe.front_end or other.front_end}
         )

@@ -96,7 +96,7 @@ def _train(
             raise InputError(f"--set {override}: {part} belongs to quantisation; give it to `tinyasc compress`")
     if recipe is None:
         _say(f"recipe: {DEFAULT_RECIPE} (default)", err=True)
-    loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides, fast=fast), data_name, root)
+    loaded = with_data(load_recipe(recipe or DEFAULT_RECIPE, overrides, fast=fast, data=data_name), data_name, root)
     if loaded.data is None or loaded.front_end is None:
         raise InputError(
             f"{recipe}: a student's recipe, without data and front end; use it with `tinyasc compress --student`"
@@ -129,10 +129,16 @@ def _say(line: str, *, err: bool = False) -> None:
 
 
 def with_data(recipe: Recipe, name: str | None, root: str | None) -> Recipe:
-    """The recipe with the data set of the command line."""
+    """The recipe, loaded for that data set, with what the command line says of it.
+
+    Raises:
+        InputError: `--set data.name` names another one.
+    """
     data = recipe.data
-    if name is not None and (data is None or name != data.name):
+    if name is not None and data is None:
         data = Data(name=name)
+    if name is not None and data is not None and name != data.name:
+        raise InputError(f"--data {name}: --set data.name={data.name} names another; leave one of them out")
     if data is None:
         return recipe
     root = root or data.root or (str(DEMO_ROOT) if data.name == "demo" else None)

@@ -82,7 +82,9 @@ class Recipe(RecipePart):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, fast: bool = False) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, fast: bool = False, data: str | None = None
+) -> Recipe:
     """Reads a recipe from a file, or from those shipped with tinyasc.
 
     A recipe may hold `fast`, a mapping from "part.key" to values for a quick training on two cores.
@@ -91,6 +93,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, fast: bool =
         path: a YAML file, or a shipped recipe's name: "students/sepconv_ca" or "configs/students/sepconv_ca.yaml".
         overrides: "part.key=value", the value read as YAML: "training.lr=1e-3".
         fast: take the recipe's fast values, and add "-fast" to its name; overrides still win.
+        data: a data set in place of the recipe's, whose folds, groups and devices are then left out; overrides still
+            win.
 
     Raises:
         InputError: no such file, not YAML, an unknown key (the nearest name is given), a value out of range, no fast
@@ -104,6 +108,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, fast: bool =
         for key, value in quick.items():
             _override(values, f"{key}={json.dumps(value)}")
         values["name"] = f"{values.get('name')}-fast"
+    own = values.get("data")
+    if data is not None and isinstance(own, dict) and own.get("name", Data.model_fields["name"].default) != data:
+        values["data"] = {"name": data}
     for override in overrides:
         _override(values, override)
     return check_recipe(values, where)
