@@ -292,6 +292,20 @@ def test_gradnorm_needs_tasks_that_share_layers(tmp_path, family):
 
 
 @pytest.mark.parametrize(
+    ("family", "told", "tasks", "says"),
+    [
+        ("sepconv_ca", False, {"group_weight": 2}, "tasks.group_weight: the model does not learn the group"),
+        ("two_tasks", True, {"device_weight": 2}, "tasks.device_weight: the model does not learn the device"),
+        ("two_tasks", True, {"device_accuracy": 0.9}, "tasks.device_accuracy: the model does not learn the device"),
+    ],
+)
+def test_weights_of_tasks_that_the_model_does_not_learn_are_refused(tmp_path, family, told, tasks, says):
+    model = {"family": family} | ({"told": True} if told else {})
+    with pytest.raises(InputError, match=says):
+        fit(several(model=model, tasks=tasks), Run(tmp_path), data())
+
+
+@pytest.mark.parametrize(
     ("parts", "message"),
     [
         ({"tasks": {"gradnorm_lr": 1}}, "gradnorm_lr has no meaning with balance: fixed"),

@@ -32,10 +32,10 @@ from tinyasc.training.heard import Heard
 from tinyasc.training.journal import Journal, lines
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe
-from tinyasc.training.recipe_parts import Training
+from tinyasc.training.recipe_parts import Tasks, Training
 from tinyasc.training.run import Run, Trained
 from tinyasc.training.start import start_from
-from tinyasc.training.tasks import known_device, reads_device, scene_logits, task_logits
+from tinyasc.training.tasks import TASKS, known_device, reads_device, scene_logits, task_logits
 
 
 def fit(
@@ -93,8 +93,8 @@ def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
 
     Raises:
         InputError: a gain in dB or a crop that the features cannot take, a decision weight of no label, features that
-            the model cannot take, a hidden layer that it does not have, tasks that cannot be balanced, a run that it
-            cannot start from.
+            the model cannot take, a hidden layer that it does not have, weights of tasks that it does not learn, tasks
+            that cannot be balanced, a run that it cannot start from.
     """
     front_end, settings = data.front_end, recipe.augment
     frames, crop = front_end.n_frames(), settings.crop_frames
@@ -132,13 +132,19 @@ def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
 
 
 def _check_tasks(module: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> None:
-    if recipe.tasks.balance == "fixed":
-        return
     module.eval()
     with torch.inference_mode():
-        several = len(task_logits(module, torch.zeros(1, *shape), None)) > 1
+        learnt = task_logits(module, torch.zeros(1, *shape), None) if hasattr(module, "tasks") else ("scene",)
     module.train()
-    if not several or not hasattr(module, "shared_parameters"):
+    settings = recipe.tasks
+    for task in TASKS[1:]:
+        for key in Tasks.model_fields:
+            changed = getattr(settings, key) != Tasks.model_fields[key].default
+            if changed and key.startswith(f"{task}_") and task not in learnt:
+                raise InputError(f"{recipe.name}: tasks.{key}: the model does not learn the {task}; take it out")
+    if settings.balance == "fixed":
+        return
+    if len(learnt) < 2 or not hasattr(module, "shared_parameters"):
         raise InputError(
             f"{recipe.name}: tasks.balance: gradnorm needs a model that shares layers between tasks; leave it out"
         )

@@ -245,7 +245,8 @@ class Tasks(RecipePart):
     They are not scaled to a sum: 1:5 makes a loss, and with SGD steps, up to six times as large as one task's.
 
     The device's weight falls to `device_weight_after`, for good, once validation clips' devices are told apart with
-    `device_accuracy`. `balance: gradnorm` moves all weights by `gradnorm_alpha` and `gradnorm_lr` in place of these.
+    `device_accuracy`; with `training.final`, which validates none, it never does. `balance: gradnorm` moves all weights
+    by `gradnorm_alpha` and `gradnorm_lr` in place of these.
     """
 
     scene_weight: float = Field(1.0, gt=0)
