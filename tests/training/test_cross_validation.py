@@ -113,6 +113,13 @@ def test_microphones_kept_for_testing_count_as_unseen_unless_augmentation_heard_
     assert seen == {("clean", 1), ("a", 1), ("b", int(augmented)), ("c", 0)}
 
 
+def test_a_run_that_heard_a_later_fold_starts_none(esc, crossed, tmp_path):
+    training = RECIPE["training"] | {"start_from": str(crossed[1] / "fold1-seed0")}
+    with pytest.raises(InputError, match=r"fold1-seed0, .* was trained on clips that are test clips"):
+        cross_validate(recipe(esc, training=training), tmp_path / "cv", seeds=[0])
+    assert not (tmp_path / "cv").exists()
+
+
 def test_labels_and_answers_belong_together(esc, crossed):
     found = crossed[0]
     scene = {clip.path.name: clip.scene for clip in load_table("esc10", esc).clips}

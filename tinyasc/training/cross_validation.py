@@ -25,7 +25,7 @@ from tinyasc.training.heard import Heard
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.run import Run
-from tinyasc.training.start import heard_by
+from tinyasc.training.start import check_start, heard_by
 from tinyasc.training.waveforms import with_waveforms
 
 RECORD = "folds.json"
@@ -56,7 +56,7 @@ def cross_validate(
 
     Raises:
         InputError: a recipe that cannot be trained alone, data with a single test fold or with one that cannot be
-            tested, a folder of another recipe.
+            tested, a run to start from that heard a test clip, a folder of another recipe.
     """
     if recipe.data is None or recipe.front_end is None:
         raise InputError(
@@ -68,7 +68,9 @@ def cross_validate(
     check_folds(table)
     for fold in table.folds:
         # A fold that cannot be trained is said before hours of training the others.
-        table.split(test_fold=fold)
+        test = table.split(test_fold=fold).test
+        if recipe.training.start_from is not None:
+            check_start(Path(recipe.training.start_from), clip_names(table, test), test)
     claim(folder, recipe)
     parts, weights = [], {}
     for seed in seeds:

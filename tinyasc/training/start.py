@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
 from torch import nn
 
+from tinyasc.data import Clip
 from tinyasc.errors import InputError
 from tinyasc.training.features import Prepared
 from tinyasc.training.heard import Heard
@@ -25,6 +27,36 @@ def heard_by(folder: Path) -> Heard | None:
     return heard.trained_on(final) if heard else None
 
 
+def check_start(folder: Path, names: Sequence[str], clips: Sequence[Clip]) -> Heard:
+    """Makes sure that a run to start from has heard no test clip.
+
+    Args:
+        folder: the run.
+        names: of the test clips (see `clip_names`).
+        clips: the test clips.
+
+    Returns:
+        What that run heard.
+
+    Raises:
+        InputError: no finished run, one that does not say what it heard, or that was trained on one of them.
+    """
+    heard = heard_by(folder)
+    if heard is None:
+        raise InputError(f"{folder}: does not say which clips it was trained on; train it again, then start from it")
+    known = {*heard.train, *heard.validation}
+    places = {*heard.train_locations, *heard.validation_locations}
+    same = [name for name in names if name in known]
+    same += [str(clip.path) for clip in clips if clip.location in places]
+    if same:
+        raise InputError(
+            f"training.start_from: {folder}, or a run before it, was trained on clips that are test clips here, or on "
+            f"others of their names or places ({same[0]}); pre-train with the same data.test_fold, or rename the clips "
+            "if they are other recordings"
+        )
+    return heard
+
+
 def start_from(module: nn.Module, folder: Path, recipe: Recipe, data: Prepared) -> Heard:
     """Gives a model a run's weights wherever name and shape agree; what is left keeps its random start.
 
@@ -34,19 +66,7 @@ def start_from(module: nn.Module, folder: Path, recipe: Recipe, data: Prepared) 
     Raises:
         InputError: no finished run, no weight that fits, or a run that was trained on clips that are tested on here.
     """
-    heard = heard_by(folder)
-    if heard is None:
-        raise InputError(f"{folder}: does not say which clips it was trained on; train it again, then start from it")
-    known = {*heard.train, *heard.validation}
-    places = {*heard.train_locations, *heard.validation_locations}
-    same = [name for name in data.test_names if name in known]
-    same += [str(clip.path) for clip in data.split.test if clip.location in places]
-    if same:
-        raise InputError(
-            f"training.start_from: {folder}, or a run before it, was trained on clips that are test clips here, or on "
-            f"others of their names or places ({same[0]}); pre-train with the same data.test_fold, or rename the clips "
-            "if they are other recordings"
-        )
+    heard = check_start(folder, data.test_names, data.split.test)
     try:
         weights = safetensors.torch.load_file(folder / "model.safetensors")
     except Exception as error:
