@@ -1,5 +1,6 @@
 """`tinyasc explain` on untrained runs: which run, which method, which files, and what is refused."""
 
+import json
 import os
 from pathlib import Path
 
@@ -184,6 +185,14 @@ def test_damaged_weights_are_named_with_their_run(folder):
     safetensors.torch.save_file({name: value * torch.nan for name, value in weights.items()}, "run/model.safetensors")
     says = invoke("clip.wav", "--run", "run", code=2).stderr.splitlines()[-1]
     assert says == "error: run: the model answers with NaN or infinity; its weights are damaged"
+
+
+def test_a_damaged_record_is_one_line(folder):
+    write_run("run", "cp_mobile", base_channels=4)
+    record = json.loads(Path("run/model.json").read_text())
+    Path("run/model.json").write_text(json.dumps(record | {"devices": 3}))
+    says = invoke("clip.wav", "--run", "run", code=2).stderr.splitlines()[-1]
+    assert says.startswith("error: run/model.json: damaged (its devices are no list)")
 
 
 def test_without_a_run_it_is_said_how_to_get_one(folder):

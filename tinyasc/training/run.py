@@ -168,6 +168,8 @@ class Run:
             kinds = {"labels": list, "front_end": dict, "recipe": dict, "validation": dict, "synthetic": bool}
             if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
                 raise ValueError("a part is missing")
+            if not isinstance(record.get("devices", []), list):
+                raise ValueError("its devices are no list")
             final = record.get("trained_on") == ["train", "validation"]
             if not final and not {"val_accuracy", "val_log_loss"} <= set(record["validation"]):
                 raise ValueError("its validation metrics are missing")
