@@ -92,6 +92,14 @@ def test_by_default_all_weigh_1_and_devices_1e_4_from_98_percent_on():
     assert weigh(losses, []).item() == pytest.approx(11 + 100 * 1e-4)
 
 
+def test_the_device_weight_falls_to_the_recipe_s():
+    weigh = TaskWeights(Tasks(device_weight=2, device_weight_after=0.25))
+    losses = {"scene": torch.tensor(1.0), "device": torch.tensor(100.0)}
+    assert weigh(losses, []) == 201
+    weigh.note_device_accuracy(1.0)
+    assert weigh(losses, []) == 26
+
+
 def test_the_device_weight_falls_for_good():
     weigh = TaskWeights(Tasks(device_accuracy=0.9))
     losses = {"scene": torch.tensor(1.0), "device": torch.tensor(100.0)}
