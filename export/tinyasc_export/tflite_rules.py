@@ -94,6 +94,9 @@ def check_integer_graph(graph: Graph) -> None:
             raise GraphError(f"{where}: the input's zero point must be -128: only positive values have a square root")
         least, (scale, _) = least_output_scale(graph, op), _parameters(graph.tensors[op.output])
         if scale < least:
+            if np.isinf(least):
+                widest = _parameters(graph.tensors[op.inputs[0]])[0]
+                raise GraphError(f"{where}: overflows at any output scale; its input's scale of {widest:.3g} is too large")
             raise GraphError(f"{where}: with an output scale of {scale:.3g} a sum could overflow; {least:.3g} would do")
 
 
