@@ -96,7 +96,7 @@ def check_integer_graph(graph: Graph) -> None:
         if scale < least:
             if np.isinf(least):
                 widest = _parameters(graph.tensors[op.inputs[0]])[0]
-                raise GraphError(f"{where}: overflows at any output scale; its input's scale of {widest:.3g} is too large")
+                raise GraphError(f"{where} overflows at any output scale: its input's scale {widest:.3g} is too large")
             raise GraphError(f"{where}: with an output scale of {scale:.3g} a sum could overflow; {least:.3g} would do")
 
 

@@ -70,7 +70,7 @@ def integer_graphs(draw: st.DrawFn, dtype: str) -> Case:
     if draw(st.booleans()):
         ranges = {name: tuple(np.array(r) * np.exp2(rng.uniform(-5, 5))) for name, r in ranges.items()}
     graph = QUANTIZERS[dtype](net.graph, ranges)
-    # Values of a hundred thousand before an int16 sigmoid, which the writer refuses (tests/export/test_reference_int16.py).
+    # The writer refuses values of a hundred thousand before an int16 sigmoid (see test_reference_int16.py).
     sigmoids = [graph.tensors[op.inputs[0]] for op in graph.ops if op.kind == "sigmoid" and dtype == "int16"]
     assume(all(t.scale[0] <= WIDEST_SIGMOID_INPUT for t in sigmoids))
     limits = np.iinfo(dtype)
