@@ -212,10 +212,11 @@ if __name__ == "__main__":
             if what == "train":
                 train(Path(runs), Path(root), chosen)
                 fuse(Path(runs))
-            for row in chosen if what == "time" else []:
-                time(Path(runs), Path(root), row)
-            for row in chosen if what == "command" else []:
-                print(shlex.join(row.train(Path(runs), Path(root))))
+            elif what == "time":
+                for row in chosen:
+                    time(Path(runs), Path(root), row)
+            else:
+                print(*(shlex.join(row.train(Path(runs), Path(root))) for row in chosen), sep="\n")
         case ["folds", runs, root, seeds, *pattern]:
             for row in ROWS:
                 if row.folder in DEEP and re.search(*(pattern or ["."]), row.folder):
