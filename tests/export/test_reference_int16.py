@@ -42,7 +42,7 @@ def test_a_sigmoid_whose_factor_overflows_is_refused():
     net.op("sigmoid", ["x"])
     give_scale(net, "x", 2.7)
     give_scale(net, net.graph.output, 1 / 32768)
-    with pytest.raises(GraphError, match="overflows at any output scale: its input.s scale 2.7 is too large"):
+    with pytest.raises(GraphError, match=r"overflows at any output scale: .* 2[.]7 is too large"):
         to_tflite(net.graph)
 
 
