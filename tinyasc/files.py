@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -67,3 +68,8 @@ def remove_unfinished(folder: Path, suffix: str) -> None:
     # mkstemp's names end in eight characters.
     for file in folder.rglob(f".*{suffix}.????????"):
         file.unlink(missing_ok=True)
+
+
+def file_hash(file: Path) -> str:
+    """BLAKE2b of a file, 32 hexadecimal characters."""
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
