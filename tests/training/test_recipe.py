@@ -53,7 +53,7 @@ def test_another_data_set_has_the_folds_and_groups_that_are_set_and_not_the_reci
     data = load_recipe(file, asked, data="esc10").data
     assert data.model_dump() == {
         "name": "esc10", "root": None, "test_fold": 1, "validation_fold": None,
-        "groups": {"a": ("dog",), "b": ("cat",)}, "target": "group", "devices": ("x",),
+        "groups": {"a": ("dog",), "b": ("cat",)}, "target": "group", "devices": ("x",), "leave_out": (),
     }  # fmt: skip
     assert load_recipe(file, data="tau2020") == load_recipe(file)
     # A student's recipe takes its teacher's.

@@ -59,9 +59,16 @@ class Candidate:
         """
         trained = self.trained_on
         if trained.get("name") != base.name:
+            if base.test_fold is None and part == "test":
+                raise InputError(f"{base.name}: none of its clips are tested (data.test_fold: null); name --test-fold")
             return base
         own = {key: trained.get(key) for key in ("test_fold", "validation_fold")}
-        if own["test_fold"] is None:
+        if "test_fold" in trained and own["test_fold"] is None and part == "test":
+            raise InputError(
+                f"{self.name}: was trained on every fold of {base.name} (data.test_fold: null), so none is a test for "
+                "it; measure it on another data set with --data and --root, or its recipe with --folds"
+            )
+        if "test_fold" not in trained:
             raise InputError(f"{self.name}: does not say which fold of {base.name} was held out; export it again")
         if test_fold is not None and test_fold != own["test_fold"]:
             raise InputError(
@@ -73,7 +80,7 @@ class Candidate:
                 f"{self.name}: was trained on the validation clips too (training.final), so they say nothing of it; "
                 "leave --split validation out"
             )
-        own |= {key: trained[key] for key in ("groups", "target", "devices") if key in trained}
+        own |= {key: trained[key] for key in ("groups", "target", "devices", "leave_out") if key in trained}
         try:
             return Data.model_validate(base.model_dump() | own)
         except pydantic.ValidationError:

@@ -207,7 +207,7 @@ def stored_answers(folder: Path) -> Measured:
 
 def _measure(candidate: Candidate, data: Data, table: ClipTable, split: Split, settings: Settings) -> Measured:
     clips: tuple[Clip, ...] = getattr(split, settings.part)
-    common = {"fold": data.test_fold, "run_seed": candidate.seed, "tta": settings.tta, "seed": settings.seed}
+    common = {"fold": data.test_fold or 0, "run_seed": candidate.seed, "tta": settings.tta, "seed": settings.seed}
     # Read first, since a missing one should be said before minutes are spent.
     seen, unseen = _responses(settings, candidate.model.front_end.sample_rate)
     with progress(f"evaluate {candidate.name}") as report:

@@ -118,7 +118,7 @@ def _train(
     else:
         told = f"validation accuracy {scores['val_accuracy']:.3f}, log loss {scores['val_log_loss']:.3f}"
     _say(f"trained: {run.path}, {told}{synthetic}")
-    if loaded.data.name == "demo" and rank() == 0:
+    if loaded.data.name == "demo" and loaded.data.test_fold is not None and rank() == 0:
         leave_clip(loaded.data)
 
 

@@ -53,6 +53,7 @@ def make_card(
             "train_clips": len(data.train.labels),
             "validation_clips": len(data.validation.labels),
             "trained_on_validation_clips": student.training.final,
+            **({"leave_out": list(student.data.leave_out)} if student.data.leave_out else {}),
             **heard.about(student.training.final),
         },
         "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},

@@ -78,6 +78,6 @@ def load_table(name: str, root: str | Path, *, audio: bool = True) -> ClipTable:
     return table
 
 
-def split_table(table: ClipTable, test_fold: int = 1, validation_fold: int | None = None) -> Split:
+def split_table(table: ClipTable, test_fold: int | None = 1, validation_fold: int | None = None) -> Split:
     """Cuts a table into training, validation and test clips; see `ClipTable.split`."""
     return table.split(test_fold=test_fold, validation_fold=validation_fold)

@@ -87,13 +87,13 @@ class ClipTable:
         """The folds that can be tested on, sorted."""
         return tuple(sorted({clip.fold for clip in self.clips} - {0}))
 
-    def split(self, *, test_fold: int = 1, validation_fold: int | None = None) -> Split:
+    def split(self, *, test_fold: int | None = 1, validation_fold: int | None = None) -> Split:
         """Cuts the table into training, validation and test clips.
 
         Args:
-            test_fold: the fold to test on.
-            validation_fold: the fold to validate on; None is the one after the test fold, cyclic. Only for
-                tables whose validation is a fold.
+            test_fold: the fold to test on; None leaves the test set empty.
+            validation_fold: the fold to validate on; None is the one after the test fold, cyclic; the first
+                one where nothing is tested. Only for tables whose validation is a fold.
 
         Raises:
             InputError: clips without labels, an unknown fold, a location that would lie in two sets, or a class of the
@@ -104,7 +104,7 @@ class ClipTable:
                 f"data set {self.name}: its clips have no labels, so nothing can be trained or measured on them; "
                 "name their scenes with tinyasc infer"
             )
-        if test_fold not in self.folds:
+        if test_fold is not None and test_fold not in self.folds:
             raise InputError(f"data set {self.name}: no test fold {test_fold}; its folds are {listed(self.folds)}")
         test = tuple(clip for clip in self.clips if clip.fold == test_fold)
         rest = tuple(clip for clip in self.clips if clip.fold != test_fold and not clip.test_only)
@@ -117,7 +117,7 @@ class ClipTable:
         else:
             train, validation = cut_by_location(rest)
         split = Split(train=train, validation=validation, test=test)
-        check_disjoint(split, self.name)
+        check_disjoint(split, self.name, tested=test_fold is not None)
         if strange := sorted({clip.scene for clip in test} - {clip.scene for clip in train}):
             raise InputError(
                 f"data set {self.name}: test fold {test_fold} has the class {strange[0]!r} and the training set has "
@@ -126,15 +126,17 @@ class ClipTable:
         return split
 
     def _cut_fold(
-        self, clips: Sequence[Clip], *, test_fold: int, validation_fold: int | None
+        self, clips: Sequence[Clip], *, test_fold: int | None, validation_fold: int | None
     ) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
         if validation_fold is None:
-            validation_fold = self.folds[(self.folds.index(test_fold) + 1) % len(self.folds)]
+            following = 0 if test_fold is None else self.folds.index(test_fold) + 1
+            validation_fold = self.folds[following % len(self.folds)]
         if validation_fold not in self.folds or validation_fold == test_fold:
             others = [fold for fold in self.folds if fold != test_fold]
             raise InputError(
                 f"data set {self.name}: cannot validate on fold {validation_fold} "
-                f"while testing on fold {test_fold}; choose one of {listed(others)}"
+                f"while testing on {'none' if test_fold is None else f'fold {test_fold}'}; "
+                f"choose one of {listed(others)}"
             )
         return cut_by_fold(clips, validation_fold=validation_fold)
 
@@ -172,8 +174,13 @@ def cut_by_location(clips: Sequence[Clip], *, share: float = 0.175) -> tuple[tup
     return train, tuple(clip for clip in clips if clip.location in chosen)
 
 
-def check_disjoint(split: Split, name: str = "split") -> None:
+def check_disjoint(split: Split, name: str = "split", *, tested: bool = True) -> None:
     """Makes sure that the three sets are non-empty and that no location or file is in two of them.
+
+    Args:
+        split: the three sets.
+        name: of the data set, for error lines.
+        tested: the test set must not be empty either.
 
     Raises:
         InputError: an empty set, or the first location or file in two sets.
@@ -181,7 +188,7 @@ def check_disjoint(split: Split, name: str = "split") -> None:
     for attribute in ("location", "path"):
         home: dict[str, str] = {}
         for part, clips in split:
-            if not clips:
+            if not clips and (tested or part != "test"):
                 raise InputError(f"data set {name}: the {part} set is empty; check the folds in its lists")
             for value in {str(getattr(clip, attribute)) for clip in clips}:
                 if home.setdefault(value, part) != part:
@@ -189,6 +196,24 @@ def check_disjoint(split: Split, name: str = "split") -> None:
                         f"data set {name}: {attribute} {value!r} is in the {home[value]} and the {part} set, "
                         "which makes scores too good; give its clips one fold"
                     )
+
+
+def without(table: ClipTable, names: Sequence[str]) -> ClipTable:
+    """The table without the clips of some audio files.
+
+    Args:
+        table: of a data set.
+        names: of files, without folder and suffix.
+
+    Raises:
+        InputError: a name that no file has, or that files in several folders have.
+    """
+    for name in names:
+        found = sorted({str(clip.path) for clip in table.clips if clip.path.stem == name})
+        if len(found) != 1:
+            which = "no audio file is called so" if not found else f"{found[0]} and {found[1]} are called so"
+            raise InputError(f"data.leave_out: {name!r}: {which}; name files of {table.name} without folder and suffix")
+    return dataclasses.replace(table, clips=tuple(clip for clip in table.clips if clip.path.stem not in names))
 
 
 def check_audio(clips: Sequence[Clip], name: str) -> None:

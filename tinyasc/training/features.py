@@ -18,6 +18,7 @@ from tinyasc.data.cache import load_features, sample_rates
 from tinyasc.data.groups import by_group, parents
 from tinyasc.data.lists import nearest
 from tinyasc.data.scenes import write_scenes
+from tinyasc.data.table import without
 from tinyasc.data.tau import is_synthetic
 from tinyasc.errors import InputError
 from tinyasc.evaluate.clips import clip_names
@@ -102,6 +103,8 @@ def open_data(data: Data) -> tuple[ClipTable, Split]:
     if root is None:
         raise InputError(f"data set {data.name}: where is it? name its folder with --root DIR")
     table = load_table(data.name, root)
+    if data.leave_out:
+        table = without(table, data.leave_out)
     if data.target == "group":
         table = by_group(table, data.groups)
     split = split_table(table, test_fold=data.test_fold, validation_fold=data.validation_fold)

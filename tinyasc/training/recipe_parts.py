@@ -20,6 +20,9 @@ class RecipePart(pydantic.BaseModel):
 class Data(RecipePart):
     """Which clips: a data set's name, where it lies, and which folds are held out.
 
+    `test_fold: null` tests none of them: with `training.final` every clip is trained on, for the model that is
+    delivered once cross-validation has said what its recipe is worth. `leave_out` are names of audio files, without
+    folder and suffix, that are not used at all, for example for their licence.
     `groups` are coarse classes, {indoor: [airport, ...], ...}, every scene in one of them: for models that learn them
     beside the scenes, and with `target: group` as the labels themselves. `devices` leaves only clips of these recording
     devices in training and validation.
@@ -27,11 +30,12 @@ class Data(RecipePart):
 
     name: str = "demo"
     root: str | None = None
-    test_fold: int = 1
+    test_fold: int | None = 1
     validation_fold: int | None = None
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     target: Literal["scene", "group"] = "scene"
     devices: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _target_fits(self) -> Data:
