@@ -132,7 +132,16 @@ def test_other_weights_than_positive_numbers_are_refused(value):
     assert "decision_weights.park" in line
 
 
+def test_files_say_what_a_recipe_says_about_them(tmp_path):
+    """Lines about a model are no part of its training: the run is resumed with others, and the files say those."""
+    for line in ("first", "second"):
+        tinyasc("compress", "--teacher", "runs/plain", "--run", tmp_path, "--set", f"about.licence={line}")
+        for name in ("model-int8.tflite", "model-fp32.onnx"):
+            assert load(tmp_path / name).card["about"] == {"licence": line}
+    assert "about" not in load("runs/small/model-int8.tflite").card
+
+
 def test_a_recipe_without_them_keeps_its_fingerprint():
     recipe = load_recipe("teachers/demo")
-    assert recipe.decision_weights == {} and recipe.decision_card() == {}
+    assert recipe.decision_weights == {} and recipe.card() == {}
     assert "decision_weights" not in recipe.model_dump(exclude_defaults=True)

@@ -7,8 +7,9 @@ import tiny_models as tiny
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import ADDED_FIELDS, fit_length
+from tinyasc.infer import find
 from tinyasc.infer.backends.litert_backend import LiteRtBackend
-from tinyasc.infer.find import newest_model
+from tinyasc.infer.find import default_model, newest_model
 from tinyasc.infer.runner import Model, load, softmax, windows
 from tinyasc.infer.tta import copies
 from tinyasc_export.bundle import Bundle
@@ -247,3 +248,17 @@ def test_the_newest_compressed_model_is_found(tmp_path):
 def test_no_compressed_model_is_answered_with_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match="tinyasc compress --budget 128KB"):
         newest_model(tmp_path)
+
+
+def test_the_bundled_model_answers_where_no_run_does(tmp_path, monkeypatch):
+    bundled = tmp_path / "bundled.tflite"
+    monkeypatch.setattr(find, "BUNDLED", bundled)
+    with pytest.raises(InputError, match="no model was named"):
+        default_model(tmp_path)
+    bundled.write_bytes(tiny.tflite_int8())
+    path, which = default_model(tmp_path)
+    assert path == bundled and "comes with tinyasc" in which
+    own = tmp_path / "runs" / "a" / "model-int8.tflite"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"")
+    assert default_model(tmp_path) == (own, "newest in ./runs")

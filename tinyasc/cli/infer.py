@@ -15,7 +15,7 @@ import click
 from tinyasc.audio import read_audio
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.litert_backend import quiet_stderr
-from tinyasc.infer.find import newest_model
+from tinyasc.infer.find import default_model
 from tinyasc.infer.runner import Model, Prediction, load
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -30,7 +30,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
     "model_path",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file [default: the newest runs/*/model-int8.tflite].",
+    help="A .tflite or .onnx file [default: the newest runs/*/model-int8.tflite, else a bundled one].",
 )
 @click.option(
     "--tta",
@@ -73,8 +73,8 @@ def command(
       tinyasc infer --json recordings/ > scenes.jsonl
     """  # noqa: D301 (click reads the backspace)
     if model_path is None:
-        model_path = newest_model(Path("."))
-        click.echo(f"model: {model_path} (newest in ./runs)", err=True)
+        model_path, which = default_model(Path("."))
+        click.echo(f"model: {model_path} ({which})", err=True)
     with quiet_stderr():
         model = load(model_path, exact=exact)
     failed = False

@@ -76,7 +76,7 @@ def _card(trained: Trained) -> dict[str, Any]:
         | {"synthetic": trained.synthetic, "trained_on_validation_clips": trained.recipe.training.final}
         | ({} if heard is None else heard.about(trained.recipe.training.final)),
         "validation": trained.validation,
-        **trained.recipe.decision_card(),
+        **trained.recipe.card(),
     }
 
 

@@ -44,7 +44,7 @@ def make_card(
         "recipe": student.name,
         "seed": student.training.seed,
         "weights_blake2b": file_hash(folder / "model.safetensors"),
-        **student.decision_card(),
+        **student.card(),
         "data": {
             "name": student.data.name,
             "synthetic": data.synthetic,

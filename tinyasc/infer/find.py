@@ -8,6 +8,21 @@ from tinyasc.errors import InputError
 
 RUNS = "runs"
 COMPRESSED = "model-int8.tflite"
+BUNDLED = Path(__file__).parent / "bundled" / "esc10-int8.tflite"
+
+
+def default_model(folder: Path) -> tuple[Path, str]:
+    """The newest compressed model under `folder`/runs, else the one that comes with tinyasc; and which it is, in words.
+
+    Raises:
+        InputError: there is neither, in a checkout without the file.
+    """
+    try:
+        return newest_model(folder), "newest in ./runs"
+    except InputError:
+        if not BUNDLED.is_file():
+            raise
+        return BUNDLED, "comes with tinyasc and knows the ten sounds of ESC-10; name another with --model"
 
 
 def newest_model(folder: Path) -> Path:

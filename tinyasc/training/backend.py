@@ -20,7 +20,7 @@ class TorchBackend:
 
     def __init__(self, trained: Trained) -> None:
         self.trained = trained
-        self.bundle = Bundle(trained.labels, trained.front_end.to_dict(), trained.recipe.decision_card())
+        self.bundle = Bundle(trained.labels, trained.front_end.to_dict(), trained.recipe.card())
         self.input_shape = trained.front_end.shape
         self.n_classes = len(trained.labels)
 

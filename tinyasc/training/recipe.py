@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -29,6 +29,9 @@ class Recipe(RecipePart):
     `decision_weights`, {unknown: 5.0}, multiply the probabilities of classes, whose sum is made 1 again, wherever the
     trained model answers: in `evaluate`, and in `infer` by the card of its files. Training and its validation metrics
     are without them. A student's recipe without any takes the teacher's.
+
+    `about`, {licence: ..., attribution: ..., estimate: ...}, are lines that model files say in their card, as they
+    stand, beside what was measured: what a reader of the file should know and tinyasc cannot.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -44,6 +47,7 @@ class Recipe(RecipePart):
     calibration: Literal["minmax", "percentile", "mse"] = "mse"
     student: str = "students/sepconv_ca"
     decision_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    about: dict[str, Annotated[str, Field(max_length=2000)]] = Field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -55,9 +59,10 @@ class Recipe(RecipePart):
         """The family's own options."""
         return {k: v for k, v in self.model.items() if k != "family"}
 
-    def decision_card(self) -> dict[str, Any]:
-        """What a model's card says of `decision_weights`; nothing where there are none."""
-        return {"decision_weights": self.decision_weights} if self.decision_weights else {}
+    def card(self) -> dict[str, Any]:
+        """What a model's card says of `decision_weights` and `about`; nothing where there are none."""
+        weights = {"decision_weights": self.decision_weights} if self.decision_weights else {}
+        return weights | ({"about": self.about} if self.about else {})
 
     @pydantic.field_validator("model")
     @classmethod
@@ -73,7 +78,7 @@ class Recipe(RecipePart):
 
         Values at their defaults are left out, so a key that a later version adds leaves the older recipes' as they are.
         """
-        exclude = {"data": {"root"}, "published": True, "qat": True, "calibration": True}
+        exclude = {"data": {"root"}, "published": True, "qat": True, "calibration": True, "about": True}
         text = json.dumps(self.model_dump(mode="json", exclude=exclude, exclude_defaults=True), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
