@@ -74,6 +74,12 @@ def tree(folder):
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+def answers(run):
+    """The file of the only teacher's answers, in the run."""
+    (file,) = (run / "teachers").iterdir()
+    return file.relative_to(run)
+
+
 def blake(file):
     return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
@@ -132,7 +138,7 @@ def test_what_the_commands_leave_and_say(place):
     }  # fmt: skip
     assert {p.name for p in student.iterdir()} == {
         ".lock", "data.blake2b", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
-        "heard.json", "plan.json", "teacher_logits.npy", "report.json", *FILES, *GRAPHS,
+        "heard.json", "plan.json", "teachers", "report.json", *FILES, *GRAPHS,
     }  # fmt: skip
     assert f"run: runs/{teacher.name}" in trained.stderr
     assert "validation accuracy" in trained.stdout and "synthetic" in trained.stdout
@@ -320,7 +326,7 @@ def test_compress_again_gives_the_same_bytes(folder, student):
 
 def test_compress_elsewhere_gives_the_same_files(folder, teacher, student, tmp_path):
     tinyasc("compress", "--budget", "16KB", "--teacher", teacher, "--run", tmp_path / "other")
-    for name in (*FILES, "model.safetensors", "report.json", "teacher_logits.npy"):
+    for name in (*FILES, "model.safetensors", "report.json", answers(student)):
         assert blake(tmp_path / "other" / name) == blake(student / name), name
 
 
@@ -345,10 +351,10 @@ def test_a_killed_compress_resumes_to_the_same_bytes(folder, tmp_path):
     options = ["--set", "training.epochs=6"]
     killed_compress(folder, killed, *options)
     assert not (killed / "model.json").exists() and not list(killed.glob("model-*"))
-    (killed / "teacher_logits.npy").write_bytes(b"\x93NUMPY cut")  # computed again
+    (killed / answers(killed)).write_bytes(b"PK cut")  # computed again
     tinyasc("compress", "--budget", "16KB", "--run", whole, *options)
     tinyasc("compress", "--budget", "16KB", "--run", killed, *options)
-    for name in (*FILES, "model.safetensors", "report.json", "teacher_logits.npy"):
+    for name in (*FILES, "model.safetensors", "report.json", answers(whole)):
         assert blake(killed / name) == blake(whole / name), name
     assert not [p for p in killed.rglob(".*") if p.name != ".lock"]
 
@@ -364,7 +370,7 @@ def test_final_runs_say_that_nothing_was_held_out_to_validate(folder, tmp_path, 
     table = load_table("demo", "scenes")
     split = split_table(table)
     both = len(split.train) + len(split.validation)
-    assert np.load(student / "teacher_logits.npy").shape == (both, len(table.labels))
+    assert np.load(student / answers(student))["logits"].shape == (both, len(table.labels))
     assert load(student / FILES[0]).card["data"]["trained_on_validation_clips"] is True
     for run in (teacher, student):
         line = tinyasc("evaluate", run, "--split", "validation", code=2).line

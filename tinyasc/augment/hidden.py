@@ -13,14 +13,17 @@ from tinyasc.augment.mask import MaskMode, mask_frequency, mask_time
 from tinyasc.errors import InputError
 
 
-def check_layers(module: nn.Module, layers: Sequence[str]) -> None:
-    """Raises InputError, with the nearest name, for a layer that `module.named_modules()` does not have."""
+def check_layers(module: nn.Module, layers: Sequence[str], what: str = "augment.mask_layers: the model") -> None:
+    """Raises InputError, with the nearest name, for a layer that `module.named_modules()` does not have.
+
+    `what` begins the error line: the recipe's key, and which model.
+    """
     known = dict(module.named_modules())
     for name in layers:
         if not name or name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(filter(None, known))}"
-            raise InputError(f"augment.mask_layers: the model has no layer {name!r}; {hint}")
+            raise InputError(f"{what} has no layer {name!r}; {hint}")
 
 
 @contextmanager

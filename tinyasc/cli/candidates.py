@@ -133,15 +133,17 @@ def candidates(target: Path, *, named: bool) -> list[Candidate]:
         raise InputError(f"{target}: this compression is not finished; run the same `tinyasc compress` again")
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))
-        budget, teacher = int(plan["budget"]["bytes"]), Path(plan["teacher"])
+        budget, teachers = int(plan["budget"]["bytes"]), [Path(path) for path in plan["teachers"]]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
     prefix = f"{target.name}/" if named else ""
     found = []
-    if Run(teacher).finished:
-        found.append(_run(teacher, f"{prefix}teacher"))
-    else:
-        click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
+    for teacher in teachers:
+        if Run(teacher).finished:
+            name = "teacher" if len(teachers) == 1 else f"teacher {teacher.name}"
+            found.append(_run(teacher, f"{prefix}{name}"))
+        else:
+            click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
     over = (target / OVER_BUDGET).is_file() and not (target / FILES[1]).is_file()
     names = (FILES[0], OVER_BUDGET if over else FILES[1])
     return found + [_file(target / name, prefix + name, budget) for name in names]

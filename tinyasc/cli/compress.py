@@ -1,4 +1,4 @@
-"""`tinyasc compress`: from a trained teacher to files that hold a budget."""
+"""`tinyasc compress`: from trained teachers to files that hold a budget."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from tinyasc.compress.budget import parse_budget
 from tinyasc.compress.pipeline import compress
+from tinyasc.compress.teachers import front_ends_differ, load_teachers
 from tinyasc.training.recipe import load_recipe
 from tinyasc.training.run import Run, newest_teacher, relative
 
@@ -23,14 +24,16 @@ from tinyasc.training.run import Run, newest_teacher, relative
 )
 @click.option(
     "--teacher",
+    "folders",
     metavar="RUN",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A finished training run [default: the newest of ./runs].",
+    multiple=True,
+    help="A finished training run; repeatable, and their answers are joined [default: the newest of ./runs].",
 )
 @click.option(
     "--student",
     metavar="RECIPE",
-    help="The student's recipe [default: the one that the teacher's recipe names].",
+    help="The student's recipe [default: the one that the first teacher's recipe names].",
 )
 @click.option(
     "--set",
@@ -55,14 +58,18 @@ from tinyasc.training.run import Run, newest_teacher, relative
 @click.option("--fast", is_flag=True, help="Take the student's quick variant, for two cores.")
 def command(
     budget_text: str,
-    teacher: Path | None,
+    folders: tuple[Path, ...],
     student: str | None,
     overrides: tuple[str, ...],
     root: str | None,
     folder: Path | None,
     fast: bool,
 ) -> None:
-    """Distil a trained model into a student that holds a budget, quantise it, and write its files.
+    """Distil trained models into a student that holds a budget, quantise it, and write its files.
+
+    Several teachers may be of any families and front ends, trained on the same clips. Data and front end that the
+    student's recipe leaves out are the first one's. Its distill part says how they teach: distill.ensemble joins
+    logits or probabilities, distill.teacher_on: augmented lets them answer every augmented batch.
 
     The student is as wide as its recipe says, or narrower until its int8 parameters hold the budget. Written are
     model-int8.tflite, model-fp32.tflite, model-fp32.onnx and report.json. A budget that cannot be met is refused before
@@ -72,15 +79,22 @@ def command(
     Examples:
       tinyasc compress --budget 128KB
       tinyasc compress --budget 32kB --teacher runs/esc10-teacher-1a2b3c4d --set training.epochs=300
+      tinyasc compress --teacher runs/cnn --teacher runs/resnet --set distill.ensemble=probabilities
     """  # noqa: D301 (click reads the backspace)
     budget = parse_budget(budget_text)
-    run = Run(teacher) if teacher is not None else newest_teacher(Path("."))
-    if teacher is None:
-        click.echo(f"teacher: {run.path} (newest in ./runs)", err=True)
-    name = student or run.load().recipe.student
+    runs = [Run(path) for path in folders] or [newest_teacher(Path("."))]
+    if not folders:
+        click.echo(f"teacher: {runs[0].path} (newest in ./runs)", err=True)
+    teachers = load_teachers(runs)
+    name = student or teachers[0].recipe.student
     if student is None:
         click.echo(f"student: {name} (default for this teacher)", err=True)
-    done = compress(run, load_recipe(name, overrides, fast=fast), budget, root=root, folder=folder)
+    recipe = load_recipe(name, overrides, fast=fast)
+    if recipe.front_end is None and front_ends_differ(teachers):
+        click.echo(
+            f"front end: {runs[0].path}'s, since the teachers' differ (--set front_end... names another)", err=True
+        )
+    done = compress(teachers, recipe, budget, root=root, folder=folder)
     fp32, int8 = (next(f for f in done.files if f.precision == p) for p in ("fp32", "int8"))
     synthetic = " (synthetic scenes)" if done.student.synthetic else ""
     click.echo(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written, deploy, write_files, write_graphs
+from tinyasc.compress.live import live_teachers, shared_rate
 from tinyasc.compress.qat import quantization_aware
 from tinyasc.compress.report import judge, make_card
 from tinyasc.compress.solver import solve
-from tinyasc.compress.teachers import complete, teacher_logits, with_what_it_heard
+from tinyasc.compress.teachers import complete, in_order, teacher_logits, weights_hash, with_what_they_heard
 from tinyasc.errors import InputError
-from tinyasc.files import file_hash, write_atomic
+from tinyasc.files import write_atomic
 from tinyasc.training.distributed import world_size
 from tinyasc.training.features import prepare
 from tinyasc.training.fit import fit
@@ -30,21 +32,26 @@ class Compressed:
 
     run: Run
     student: Trained
-    teacher: Trained
+    teachers: list[Trained]
     files: list[Written]
     budget: Budget
 
 
 def compress(
-    teacher_run: Run, student: Recipe, budget: Budget, *, root: str | None = None, folder: Path | None = None
+    teachers: Sequence[Trained],
+    student: Recipe,
+    budget: Budget,
+    *,
+    root: str | None = None,
+    folder: Path | None = None,
 ) -> Compressed:
-    """Distils a trained teacher into a student that holds the budget, quantises it and writes its files.
+    """Distils trained teachers into a student that holds the budget, quantises it and writes its files.
 
     Args:
-        teacher_run: a finished training run.
-        student: the student's recipe; parts that it leaves out are the teacher's.
+        teachers: as `load_teachers` gives them.
+        student: the student's recipe; parts that it leaves out are the first teacher's.
         budget: on the bytes of the int8 graph's constants.
-        root: the data's folder, when it is not where the teacher's recipe says.
+        root: the data's folder, when it is not where the teachers' recipes say.
         folder: the run's folder; by default runs/NAME-BUDGET-FINGERPRINT.
 
     Raises:
@@ -53,38 +60,45 @@ def compress(
     """
     if world_size() > 1:
         raise InputError("compress runs in one process; start it without torchrun")
-    teacher = teacher_run.load()
-    student = complete(student, teacher.recipe, root)
+    student = complete(student, teachers, root)
+    teachers = in_order(teachers)
     data_part, front_end = student.data, student.front_end
     assert data_part is not None and front_end is not None, "a teacher's recipe has both"
-    plan = solve(student, front_end.record(), len(teacher.labels), budget)
+    plan = solve(student, front_end.record(), len(teachers[0].labels), budget)
     student = student.model_copy(update={"model": student.model | {plan.option: plan.width}})
-    data = with_waveforms(prepare(data_part, front_end.record()), student)
-    data = with_what_it_heard(data, teacher)
+    prepared = with_what_they_heard(prepare(data_part, front_end.record()), teachers)
+    data = with_waveforms(prepared, student)
+    rate, live = None, None
+    if student.distill is not None and student.distill.teacher_on == "augmented":
+        rate = shared_rate(student, prepared, teachers)
+        live = live_teachers(student, prepared, teachers, rate)
     # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
     qat, calibration = student.qat, student.calibration
     student = student.model_copy(update={"qat": None, "calibration": Recipe.model_fields["calibration"].default})
-    identity = _hash(student.fingerprint(), file_hash(teacher.path / "model.safetensors"), str(budget.bytes))
+    identity = _hash(student.fingerprint(), *map(weights_hash, teachers), str(budget.bytes))
     run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text.replace(' ', '')}-{identity[:8]}")
     with run.locked():
         stated = {
             "identity": identity,
-            "teacher": str(teacher.path.absolute()),
+            "teachers": [str(teacher.path.absolute()) for teacher in teachers],
             "budget": asdict(budget),
             "plan": asdict(plan),
         }
         _write_plan(run, stated)
-        answers = teacher_logits(run, teacher, student, data)
-        trained = fit(student, run, data, teacher=answers, title="distil")
+        answers = None
+        if student.distill is not None and live is None:
+            answers = teacher_logits(run, teachers, student, data)
+        heard = data if rate is None else with_waveforms(prepared, student, rate)
+        trained = fit(student, run, heard, teacher=answers, teachers=live, title="distil")
         deployed = deploy(trained, data.train.features, calibration)
         if qat is not None:
             graph = quantization_aware(deployed, trained, qat, run, data)
             deployed = replace(deployed, **{f"{qat.precision}_graph": graph})
-        card = make_card(student, qat, calibration, teacher, budget, plan, data, run.path)
+        card = make_card(student, qat, calibration, teachers, budget, plan, data, run.path)
         write_graphs(deployed, trained, card, run.path)
         files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
         judge(run, files, budget)
-    return Compressed(run, trained, teacher, files, budget)
+    return Compressed(run, trained, teachers, files, budget)
 
 
 def _write_plan(run: Run, stated: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written
 from tinyasc.compress.solver import Plan
+from tinyasc.compress.teachers import weights_hash
 from tinyasc.errors import TinyascError
 from tinyasc.files import file_hash, write_atomic
 from tinyasc.training.features import Prepared
@@ -29,7 +31,7 @@ def make_card(
     student: Recipe,
     qat: Qat | None,
     calibration: str,
-    teacher: Trained,
+    teachers: Sequence[Trained],
     budget: Budget,
     plan: Plan,
     data: Prepared,
@@ -56,7 +58,10 @@ def make_card(
             **({"leave_out": list(student.data.leave_out)} if student.data.leave_out else {}),
             **heard.about(student.training.final),
         },
-        "teacher": {"model": teacher.recipe.model, "recipe": teacher.recipe.name},
+        "teachers": [
+            {"model": t.recipe.model, "recipe": t.recipe.name, "weights_blake2b": weights_hash(t)} for t in teachers
+        ],
+        "distill": student.distill.model_dump() if student.distill is not None else None,
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
         "quantization": {
             precision: {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,7 +13,7 @@ from tinyasc.augment import Mix
 from tinyasc.augment.impulse_response import bank_files
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
-from tinyasc.frontend_torch import LogMel
+from tinyasc.training.rates import LogMelFrom
 from tinyasc.training.recipe_parts import Augment
 
 
@@ -59,7 +60,8 @@ class WaveformAugment(nn.Module):
 
     Args:
         settings: the recipe's `augment` part.
-        front_end: whose rate the waveforms have, and whose `clip_samples` come out.
+        front_end: whose length of a clip comes out.
+        sample_rate: of the waveforms, Hz; None is the front end's.
 
     Raises:
         InputError: impulse responses that cannot be read.
@@ -67,10 +69,11 @@ class WaveformAugment(nn.Module):
 
     bank: Tensor | None
 
-    def __init__(self, settings: Augment, front_end: FrontEnd) -> None:
+    def __init__(self, settings: Augment, front_end: FrontEnd, sample_rate: int | None = None) -> None:
         super().__init__()
-        self.settings, self.front_end = settings, front_end
-        bank = augment.load_bank(settings.dirs or "", front_end.sample_rate) if settings.dir_prob else None
+        self.settings, self.sample_rate = settings, sample_rate or front_end.sample_rate
+        self.clip_samples = round(front_end.clip_samples * self.sample_rate / front_end.sample_rate)
+        bank = augment.load_bank(settings.dirs or "", self.sample_rate) if settings.dir_prob else None
         self.register_buffer("bank", bank, persistent=False)
 
     def forward(
@@ -92,9 +95,9 @@ class WaveformAugment(nn.Module):
             dir_allowed: (batch,) bool: clips that may be given an impulse response; None is all.
 
         Returns:
-            Waveforms (batch, clip_samples), and what to mix the targets by, if they were mixed.
+            Waveforms of one clip's length, (batch, samples), and what to mix the targets by, if they were mixed.
         """
-        s, clip_samples, rate = self.settings, self.front_end.clip_samples, self.front_end.sample_rate
+        s, clip_samples, rate = self.settings, self.clip_samples, self.sample_rate
         if s.time_scale > 1:
             x, lengths = augment.time_scale(x, lengths, generator, max_scale=s.time_scale)
         if s.time_stretch > 1:
@@ -119,6 +122,21 @@ class WaveformAugment(nn.Module):
         return x, mix
 
 
+class Views(NamedTuple):
+    """One augmented batch, as several models may take it.
+
+    `features` (batch, channels, bands, frames); `whole`, the same before `crop_frames` where that comes last;
+    `samples`, augmented waveforms (batch, samples), where there are any; `mixes`, to apply to the targets in turn;
+    `feature_mix`, the last of them, where it is of features.
+    """
+
+    features: Tensor
+    whole: Tensor
+    samples: Tensor | None
+    mixes: list[Mix]
+    feature_mix: Mix | None
+
+
 class AugmentedFeatures(nn.Module):
     """A batch as the loader gives it, to features and what to mix targets by: all that a recipe's `augment` says.
 
@@ -126,18 +144,32 @@ class AugmentedFeatures(nn.Module):
         settings: the recipe's `augment` part.
         front_end: with its normalisation; None where no waveform is augmented.
         band_scale: (channels, bands) of what a gain of 1 dB adds to the features, see `gain_scale`.
+        wave_rate: Hz of the batches' waveforms where other models read them too; None is the front end's rate, and
+            waveforms only where a transform acts on them.
+        crop_last: `crop_frames` after all other transforms, for models that take whole clips alone.
     """
 
     band_scale: Tensor
 
-    def __init__(self, settings: Augment, *, band_scale: Tensor, front_end: FrontEnd | None = None) -> None:
+    def __init__(
+        self,
+        settings: Augment,
+        *,
+        band_scale: Tensor,
+        front_end: FrontEnd | None = None,
+        wave_rate: int | None = None,
+        crop_last: bool = False,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.cropped = settings, settings.crop_frames if crop_last else 0
+        if crop_last:
+            self.settings = settings.model_copy(update={"crop_frames": 0})
         self.register_buffer("band_scale", band_scale, persistent=False)
         self.waveforms = self.front_end = None
-        if needs_waveforms(settings):
+        if wave_rate is not None or needs_waveforms(settings):
             assert front_end is not None, "waveforms become features by a front end"
-            self.waveforms, self.front_end = WaveformAugment(settings, front_end), LogMel(front_end)
+            self.waveforms = WaveformAugment(settings, front_end, wave_rate)
+            self.front_end = LogMelFrom(front_end, self.waveforms.sample_rate)
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> tuple[Tensor, list[Mix]]:
         """Augmented features (batch, channels, bands, frames), and the mixes to apply to the targets in turn.
@@ -147,7 +179,13 @@ class AugmentedFeatures(nn.Module):
                 `tinyasc.training.waveforms` gives them.
             generator: the only source of randomness.
         """
+        views = self.views(batch, generator)
+        return views.features, views.mixes
+
+    def views(self, batch: dict[str, Tensor], generator: Generator) -> Views:
+        """The same, with all that other models need to see the same batch."""
         mixes: list[Mix] = []
+        samples = None
         if self.waveforms is None or self.front_end is None:
             x = batch["features"]
         else:
@@ -159,7 +197,8 @@ class AugmentedFeatures(nn.Module):
                 x = self.front_end(samples)
             mixes += [mix] if mix is not None else []
         x, mix = augment_features(x, self.settings, generator, band_scale=self.band_scale)
-        return x, mixes + ([mix] if mix is not None else [])
+        cropped = augment.crop_time(x, generator, frames=self.cropped) if self.cropped else x
+        return Views(cropped, x, samples, mixes + ([mix] if mix is not None else []), mix)
 
 
 def augment_features(

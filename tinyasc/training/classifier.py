@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -14,6 +15,7 @@ from tinyasc.errors import InputError
 from tinyasc.evaluate import metrics
 from tinyasc.frontend import FrontEnd
 from tinyasc.training import average
+from tinyasc.training.attention_transfer import attention_transfer, outputs_of
 from tinyasc.training.augmentation import AugmentedFeatures, masks_inside
 from tinyasc.training.distributed import gathered, rank, world_size
 from tinyasc.training.losses import focal_loss
@@ -21,6 +23,7 @@ from tinyasc.training.optim import freeze_statistics, make_optimizer, prepare_no
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.schedule import schedule
 from tinyasc.training.tasks import TaskWeights, known_device, scene_logits, soft_cross_entropy, task_logits
+from tinyasc.training.teaching import LiveTeacher, LiveTeachers
 
 Batch = dict[str, Tensor]
 
@@ -54,8 +57,9 @@ class Classifier(L.LightningModule):
         front_end: for recipes that augment waveforms.
         parents: the group of every class, for models that learn groups.
         n_devices: training devices, for models that learn them or are told them.
-        reference: a frozen module whose answers to the same augmented batch are the distillation targets, in place of
-            a teacher's stored ones. No part of the state, but moved to the device of training with it.
+        teachers: frozen models whose answers to the same augmented batch are the distillation targets, in place of
+            stored ones. No part of the state, but moved to the device of training with it.
+        reference: one such model that reads the same features.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Classifier(L.LightningModule):
         front_end: FrontEnd | None = None,
         parents: tuple[int, ...] = (),
         n_devices: int = 0,
+        teachers: LiveTeachers | None = None,
         reference: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -80,9 +85,17 @@ class Classifier(L.LightningModule):
         settings = recipe.training
         prepare_norms(self.module, affine=settings.norm_affine, frozen=settings.freeze_norm)
         self.average = average.averaged_copy(self.module) if settings.ema_decay else None
-        self.augmentation = AugmentedFeatures(recipe.augment, band_scale=band_scale, front_end=front_end)
-        # In a tuple, so that Lightning neither saves nor trains it.
-        self._reference = () if reference is None else (reference.eval(),)
+        if reference is not None:
+            teachers = LiveTeachers([LiveTeacher(reference)])
+        self.augmentation = AugmentedFeatures(
+            recipe.augment,
+            band_scale=band_scale,
+            front_end=front_end,
+            wave_rate=teachers.sample_rate if teachers else None,
+            crop_last=teachers is not None and teachers.whole,
+        )
+        # In a tuple, so that Lightning neither saves nor trains them.
+        self._teachers: tuple[LiveTeachers, ...] = () if teachers is None else (teachers,)
         self.task_weights = TaskWeights(recipe.tasks) if hasattr(self.module, "tasks") else None
         self._epoch_loss: list[Tensor] = []
         self._answers: list[tuple[Tensor, Tensor]] = []
@@ -98,9 +111,9 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Moves the reference, which is no submodule, to where the module is."""
-        for reference in self._reference:
-            reference.to(self.device)
+        """Moves the teachers, which are no submodule, to where the module is."""
+        for teachers in self._teachers:
+            teachers.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Frozen batch norms normalise as in evaluation."""
@@ -118,15 +131,18 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
         generator = torch.Generator().manual_seed(self._seed(batch_idx) + 1)
-        x, target, teacher, device = self.augmented(batch, generator)
-        for reference in self._reference:
-            assert self.recipe.distill is not None
-            with torch.no_grad():
-                teacher = (reference(x) / self.recipe.distill.temperature).softmax(dim=1)
+        distill = self.recipe.distill
+        layers = distill.feature_layers if distill is not None else ()
+        with self._maps([there for _, there in layers], of_teacher=True) as theirs:
+            x, target, teacher, device = self.augmented(batch, generator)
         bands, frames = x.shape[2:]
-        with masks_inside(self.module, self.recipe.augment, generator, bands=bands, frames=frames):
+        masks = masks_inside(self.module, self.recipe.augment, generator, bands=bands, frames=frames)
+        with masks, self._maps([here for here, _ in layers]) as own:
             answers = task_logits(self.module, x, device)
         loss = self.loss(answers, target, teacher, device)
+        for here, there in layers:
+            assert distill is not None
+            loss = loss + distill.feature_weight * attention_transfer(own[here], theirs[there])
         if "weight" in batch:
             # Processes average their gradients, whatever the sizes of their shares.
             loss = loss * batch["weight"]
@@ -141,16 +157,20 @@ class Classifier(L.LightningModule):
 
     def augmented(self, batch: Batch, generator: torch.Generator) -> Augmented:
         """A batch after augmentation."""
+        distill = self.recipe.distill
         target = F.one_hot(batch["label"], self.n_classes).float()
         teacher = None
-        if "teacher" in batch and self.recipe.distill is not None:
-            teacher = (batch["teacher"] / self.recipe.distill.temperature).softmax(dim=1)
+        if "teacher" in batch and distill is not None:
+            teacher = (batch["teacher"] / distill.temperature).softmax(dim=1)
         device = self._one_hot_device(batch)
-        x, mixes = self.augmentation(batch, generator)
-        for mix in mixes:
+        views = self.augmentation.views(batch, generator)
+        for mix in views.mixes:
             target = mix(target)
             teacher, device = (None if values is None else mix(values) for values in (teacher, device))
-        return Augmented(x, target, teacher, device)
+        for teachers in self._teachers:
+            assert distill is not None, "teachers are learned from by a recipe that distils"
+            teacher = (teachers(views, device, distill) / distill.temperature).softmax(dim=1)
+        return Augmented(views.features, target, teacher, device)
 
     def loss(self, answers: dict[str, Tensor], target: Tensor, teacher: Tensor | None, device: Tensor | None) -> Tensor:
         """The scene's loss, or the weighted sum of all tasks' losses.
@@ -178,13 +198,16 @@ class Classifier(L.LightningModule):
     def scene_loss(self, logits: Tensor, target: Tensor, teacher: Tensor | None) -> Tensor:
         """Cross-entropy or focal loss, or with a teacher (1 - kd_lambda) * that + kd_lambda * T^2 * KL.
 
-        KL is averaged over the batch.
+        KL is averaged over the batch, and with `reduction: mean` over the classes.
         """
         hard = focal_loss(logits, target, self.recipe.training.focal_gamma)
         if teacher is None or self.recipe.distill is None:
             return hard
         t, share = self.recipe.distill.temperature, self.recipe.distill.kd_lambda
         soft = F.kl_div((logits / t).log_softmax(dim=1), teacher, reduction="batchmean")
+        if self.recipe.distill.reduction == "mean":
+            # torch's own "mean" is to become "batchmean".
+            soft = soft / self.n_classes
         return (1 - share) * hard + share * t * t * soft
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -230,6 +253,12 @@ class Classifier(L.LightningModule):
         loss = float(np.mean(gathered(loss)))
         self._check_finite(np.isfinite(loss), "the loss is NaN")
         self.history = {"epoch": self.current_epoch, **self._measured, "train_loss": loss}
+
+    def _maps(self, layers: list[str], *, of_teacher: bool = False) -> AbstractContextManager[dict[str, Tensor]]:
+        """What layers of the module, or of its only teacher, put out."""
+        if not layers:
+            return nullcontext({})
+        return outputs_of(self._teachers[0].models[0] if of_teacher else self.module, layers)
 
     def _one_hot_device(self, batch: Batch) -> Tensor | None:
         return known_device(batch["device"], self.n_devices) if self.n_devices and "device" in batch else None

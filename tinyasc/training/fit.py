@@ -23,6 +23,7 @@ from torch import nn
 from tinyasc.augment.hidden import check_layers
 from tinyasc.errors import InputError
 from tinyasc.models import build, check_input
+from tinyasc.training.attention_transfer import check_maps
 from tinyasc.training.augmentation import gain_scale, heard_responses
 from tinyasc.training.checkpoints import DAMAGED, Keeper, WholeFiles, first_line, load_weights
 from tinyasc.training.classifier import Classifier
@@ -36,10 +37,17 @@ from tinyasc.training.recipe_parts import Tasks, Training
 from tinyasc.training.run import Run, Trained
 from tinyasc.training.start import start_from
 from tinyasc.training.tasks import TASKS, known_device, reads_device, scene_logits, task_logits
+from tinyasc.training.teaching import LiveTeachers
 
 
 def fit(
-    recipe: Recipe, run: Run, data: Prepared, *, teacher: np.ndarray | None = None, title: str = "train"
+    recipe: Recipe,
+    run: Run,
+    data: Prepared,
+    *,
+    teacher: np.ndarray | None = None,
+    teachers: LiveTeachers | None = None,
+    title: str = "train",
 ) -> Trained:
     """Trains, or resumes, or returns what is already trained.
 
@@ -49,12 +57,13 @@ def fit(
         data: features.
         teacher: (training clips, K) logits of a teacher on the clean training clips, for distillation; with
             `training.final` those of the validation clips follow.
+        teachers: models that answer every batch, in place of stored answers.
         title: of the progress bar.
 
     Raises:
         InputError: the folder holds another recipe, or a damaged checkpoint.
     """
-    if recipe.distill is not None and teacher is None:
+    if recipe.distill is not None and teacher is None and teachers is None:
         raise InputError(
             f"{recipe.name}: distils from a teacher, so it is a recipe for `tinyasc compress --student`; "
             "without one, train it with --set distill=null"
@@ -70,7 +79,7 @@ def fit(
         )
     if run.finished:
         return run.load()
-    weights, validation = train_module(module, recipe, run, data, teacher=teacher, title=title)
+    weights, validation = train_module(module, recipe, run, data, teacher=teacher, teachers=teachers, title=title)
     if rank() == 0:
         run.save(
             weights,
@@ -93,8 +102,8 @@ def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
 
     Raises:
         InputError: a gain in dB or a crop that the features cannot take, a decision weight of no label, features that
-            the model cannot take, a hidden layer that it does not have, weights of tasks that it does not learn, tasks
-            that cannot be balanced, a run that it cannot start from.
+            the model cannot take, a hidden layer that it does not have or that gives no map, weights of tasks that it
+            does not learn, tasks that cannot be balanced, a run that it cannot start from.
     """
     front_end, settings = data.front_end, recipe.augment
     frames, crop = front_end.n_frames(), settings.crop_frames
@@ -123,6 +132,8 @@ def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
     for length in {frames, crop} - {0}:
         check_input(module, recipe.family, shape=(front_end.channels, front_end.n_mels, length))
     check_layers(module, settings.mask_layers)
+    if recipe.distill is not None and recipe.distill.feature_layers:
+        check_maps(module, [layer for layer, _ in recipe.distill.feature_layers], front_end.shape, "student")
     _check_tasks(module, recipe, front_end.shape)
     devices = sorted({*data.heard.train_devices, *heard_responses(settings)})
     heard = dataclasses.replace(data.heard, train_devices=tuple(devices))
@@ -172,6 +183,7 @@ def train_module(
     data: Prepared,
     *,
     teacher: np.ndarray | None = None,
+    teachers: LiveTeachers | None = None,
     reference: nn.Module | None = None,
     title: str = "train",
     callbacks: Sequence[Callback] = (),
@@ -184,6 +196,7 @@ def train_module(
         run: where checkpoints and metrics go.
         data: features.
         teacher: as in `fit`.
+        teachers: as in `fit`.
         reference: a module to distil from in a teacher's place; see `Classifier`.
         title: of the progress bar.
         callbacks: more of Lightning's.
@@ -211,6 +224,7 @@ def train_module(
         front_end=data.front_end,
         parents=data.parents,
         n_devices=len(data.devices),
+        teachers=teachers,
         reference=reference,
     )
     last = run.checkpoints / "last.ckpt"

@@ -73,6 +73,15 @@ class Recipe(RecipePart):
             raise ValueError(f"{min(fixed)} follows from the data and the front end; take it out")
         return model
 
+    @pydantic.model_validator(mode="after")
+    def _loss_fits(self) -> Recipe:
+        if self.distill is not None and self.distill.kd_lambda == 1 and self.training.focal_gamma:
+            raise ValueError(
+                "distill.kd_lambda 1 leaves no loss on the labels, so training.focal_gamma does nothing; "
+                "take it out or lower kd_lambda"
+            )
+        return self
+
     def fingerprint(self) -> str:
         """Eight characters that change when what is trained does: not with the data's folder, nor its quantisation.
 
@@ -140,7 +149,8 @@ def check_recipe(values: dict[str, Any], where: str) -> Recipe:
         # A fault between the keys of a part has the whole part as its input.
         whole = fault["type"] == "missing" or (fault["type"] == "value_error" and isinstance(fault["input"], dict))
         got = "" if whole else f" (got {fault['input']!r})"
-        raise InputError(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}{got}") from None
+        place = f"{where}: {key}" if key else where
+        raise InputError(f"{place}: {fault['msg'].removeprefix('Value error, ')}{got}") from None
 
 
 def shipped_recipes() -> list[str]:

@@ -273,11 +273,40 @@ class Tasks(RecipePart):
 class Distill(RecipePart):
     """Loss = (1 - kd_lambda) * cross-entropy + kd_lambda * T^2 * KL(teacher || student).
 
-    KL is summed over classes and averaged over the batch.
+    `reduction: batchmean` sums KL over classes and averages it over the batch; `mean` averages over both, so that with
+    K classes KL weighs 1/K of that.
+
+    Several teachers answer as one: with `ensemble: logits` by the mean of their logits, with `probabilities` by the
+    mean of their probabilities at T.
+
+    `teacher_on: clean` takes the teachers' answers on clean clips, computed once; what mixes clips mixes them too. With
+    `augmented` the teachers answer the very batch that the student is trained on (Beyer et al., CVPR 2022), which takes
+    a pass through each of them for every batch. Its models may then also agree inside: `features: attention` adds
+    `feature_weight` times the attention transfer loss between the maps of `feature_layers`, [[student's submodule,
+    teacher's], ...] (`tinyasc.training.attention_transfer`), of one teacher.
     """
 
     temperature: float = Field(2.0, gt=0)
     kd_lambda: Annotated[float, Field(ge=0, le=1)] = 0.9
+    reduction: Literal["batchmean", "mean"] = "batchmean"
+    ensemble: Literal["logits", "probabilities"] = "logits"
+    teacher_on: Literal["clean", "augmented"] = "clean"
+    features: Literal["attention"] | None = None
+    feature_layers: tuple[tuple[str, str], ...] = ()
+    feature_weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _features_fit(self) -> Distill:
+        if self.features is None:
+            for key in ("feature_layers", "feature_weight"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} has no meaning without features: attention")
+            return self
+        if not self.feature_layers:
+            raise ValueError("features: attention needs feature_layers, [[student's submodule, teacher's], ...]")
+        if self.teacher_on != "augmented":
+            raise ValueError("features: attention compares maps of the same batch, so it needs teacher_on: augmented")
+        return self
 
 
 class Qat(RecipePart):

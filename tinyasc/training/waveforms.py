@@ -68,18 +68,20 @@ class WaveformPart(Part):
         return WaveformPart(both.features, both.labels, both.devices, files=files, spans=spans, dir_allowed=allowed)
 
 
-def with_waveforms(data: Prepared, recipe: Recipe) -> Prepared:
+def with_waveforms(data: Prepared, recipe: Recipe, sample_rate: int | None = None) -> Prepared:
     """The prepared data with waveforms for the clips to train on, where the recipe augments waveforms; else unchanged.
 
-    The impulse responses become part of the data's identity: a run cannot be resumed with others.
+    With a sample rate in Hz the waveforms are held at that one, whether the recipe augments them or not. The impulse
+    responses become part of the data's identity: a run cannot be resumed with others.
 
     Raises:
         InputError: a clip or impulse response that cannot be read, `dir_devices` that no training clip has, or a
             stereo front end.
         OSError: the cache cannot be written.
     """
-    settings, rate, sets = recipe.augment, data.front_end.sample_rate, {"train": data.split.train}
-    if not needs_waveforms(settings):
+    settings, sets = recipe.augment, {"train": data.split.train}
+    rate = sample_rate or data.front_end.sample_rate
+    if sample_rate is None and not needs_waveforms(settings):
         return data
     refuse_stereo(data.front_end)
     if recipe.training.final:
