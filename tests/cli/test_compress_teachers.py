@@ -104,6 +104,8 @@ def test_the_order_of_teachers_does_not_matter(compressed, tmp_path):
     assert "front end:" not in said.stderr
     for name in FILES:
         assert (tmp_path / "swapped" / name).read_bytes() == (run / name).read_bytes(), name
+    plans = [json.loads((folder / "plan.json").read_text()) for folder in (run, tmp_path / "swapped")]
+    assert plans[0] == plans[1]
     # Without the student's own front end the first teacher's is taken, which makes another student.
     line = tinyasc("compress", "--teacher", "resnet", "--teacher", "cnn", *BUDGET, "--run", run, code=2).line
     assert "another compression" in line
