@@ -23,6 +23,7 @@ from torch import nn
 from tinyasc.augment.hidden import check_layers
 from tinyasc.errors import InputError
 from tinyasc.models import build, check_input
+from tinyasc.models.widths import layer_widths
 from tinyasc.training.attention_transfer import check_maps
 from tinyasc.training.augmentation import gain_scale, heard_responses
 from tinyasc.training.checkpoints import DAMAGED, Keeper, WholeFiles, first_line, load_weights
@@ -48,6 +49,7 @@ def fit(
     teacher: np.ndarray | None = None,
     teachers: LiveTeachers | None = None,
     title: str = "train",
+    module: nn.Module | None = None,
 ) -> Trained:
     """Trains, or resumes, or returns what is already trained.
 
@@ -59,6 +61,8 @@ def fit(
             `training.final` those of the validation clips follow.
         teachers: models that answer every batch, in place of stored answers.
         title: of the progress bar.
+        module: to go on with in place of the recipe's fresh model: the same with some layers narrower, whose widths
+            are kept with the run.
 
     Raises:
         InputError: the folder holds another recipe, or a damaged checkpoint.
@@ -69,7 +73,8 @@ def fit(
             "without one, train it with --set distill=null"
         )
     # Before the folder is claimed: a recipe that cannot be trained leaves it free for the mended one.
-    module, heard = _built(recipe, data)
+    fresh, heard = _built(recipe, data)
+    module = fresh if module is None else module
     if rank() == 0:
         run.claim(recipe, _identity(module, recipe, data))
     barrier()
@@ -79,6 +84,7 @@ def fit(
         )
     if run.finished:
         return run.load()
+    usual = layer_widths(fresh)
     weights, validation = train_module(module, recipe, run, data, teacher=teacher, teachers=teachers, title=title)
     if rank() == 0:
         run.save(
@@ -90,6 +96,7 @@ def fit(
             synthetic=data.synthetic,
             heard=heard,
             devices=data.devices,
+            widths={name: own for name, own in layer_widths(module).items() if own != usual[name]},
         )
     barrier()
     return run.load()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from tinyasc.errors import InputError
 from tinyasc.files import locked, write_atomic
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
+from tinyasc.models.widths import narrow_layers
 from tinyasc.training.distributed import rank
 from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe, check_recipe, load_recipe
@@ -111,8 +112,12 @@ class Run:
         synthetic: bool,
         heard: Heard,
         devices: tuple[str, ...] = (),
+        widths: Mapping[str, list[int]] | None = None,
     ) -> None:
-        """Writes the weights and the clips that were heard, then the record that marks the run as finished."""
+        """Writes the weights and the clips that were heard, then the record that marks the run as finished.
+
+        `widths` are those of narrowed layers, where they are not the recipe's.
+        """
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         write_atomic(self.path / "model.safetensors", safetensors.torch.save(tensors))
         heard.save(self.path)
@@ -125,7 +130,7 @@ class Run:
             "trained_on": ["train", "validation"] if recipe.training.final else ["train"],
             "validation": validation,
             "synthetic": synthetic,
-        }
+        } | ({"widths": dict(widths)} if widths else {})
         write_atomic(self.path / "model.json", json.dumps(record, indent=1))
 
     def load(self) -> Trained:
@@ -149,6 +154,12 @@ class Run:
             n_devices=len(devices),
             **recipe.model_options,
         )
+        try:
+            narrow_layers(module, record.get("widths", {}))
+        except InputError as error:
+            raise InputError(
+                f"{self.path / 'model.json'}: damaged ({error}); delete it and run the same command again, it resumes"
+            ) from None
         file = self.path / "model.safetensors"
         try:
             module.load_state_dict(safetensors.torch.load_file(file))
@@ -170,6 +181,8 @@ class Run:
                 raise ValueError("a part is missing")
             if not isinstance(record.get("devices", []), list):
                 raise ValueError("its devices are no list")
+            if not isinstance(record.get("widths", {}), dict):
+                raise ValueError("its widths are no mapping")
             final = record.get("trained_on") == ["train", "validation"]
             if not final and not {"val_accuracy", "val_log_loss"} <= set(record["validation"]):
                 raise ValueError("its validation metrics are missing")
