@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinyasc.cli.narrowing import narrowing_table
 from tinyasc.compress.budget import parse_budget
 from tinyasc.compress.pipeline import compress
 from tinyasc.compress.teachers import front_ends_differ, load_teachers
@@ -55,6 +56,13 @@ from tinyasc.training.run import Run, newest_teacher, relative
     type=click.Path(path_type=Path, file_okay=False),
     help="Run folder [default: runs/NAME-BUDGET-FINGERPRINT].",
 )
+@click.option(
+    "--narrow",
+    "importance",
+    type=click.Choice(["magnitude", "taylor", "bn_scale"]),
+    help="Train the student wider and prune it into the budget, least important channels first; the better on "
+    "validation clips of that and a dense student of equal size is kept. More with --set narrow.KEY=VALUE.",
+)
 @click.option("--fast", is_flag=True, help="Take the student's quick variant, for two cores.")
 def command(
     budget_text: str,
@@ -63,6 +71,7 @@ def command(
     overrides: tuple[str, ...],
     root: str | None,
     folder: Path | None,
+    importance: str | None,
     fast: bool,
 ) -> None:
     """Distil trained models into a student that holds a budget, quantise it, and write its files.
@@ -80,6 +89,7 @@ def command(
       tinyasc compress --budget 128KB
       tinyasc compress --budget 32kB --teacher runs/esc10-teacher-1a2b3c4d --set training.epochs=300
       tinyasc compress --teacher runs/cnn --teacher runs/resnet --set distill.ensemble=probabilities
+      tinyasc compress --budget 64KB --narrow magnitude --set narrow.from_width=96
     """  # noqa: D301 (click reads the backspace)
     budget = parse_budget(budget_text)
     runs = [Run(path) for path in folders] or [newest_teacher(Path("."))]
@@ -89,6 +99,8 @@ def command(
     name = student or teachers[0].recipe.student
     if student is None:
         click.echo(f"student: {name} (default for this teacher)", err=True)
+    if importance is not None:
+        overrides = (f"narrow.importance={importance}", *overrides)
     recipe = load_recipe(name, overrides, fast=fast)
     if recipe.front_end is None and front_ends_differ(teachers):
         click.echo(
@@ -105,6 +117,9 @@ def command(
         f"{f.precision} {100 * f.validation['accuracy']:.2f} %, log loss {f.validation['log_loss']:.3f}"
         for f in (fp32, int8)
     ]
+    if done.narrowed is not None:
+        for line in narrowing_table(done.narrowed):
+            click.echo(line)
     held_out = "" if not done.student.recipe.training.final else ", which were trained on"
     click.echo(f"validation, {int(int8.validation['clips'])} clips{held_out}{synthetic}: {'; '.join(scores)}")
     click.echo(f"written: {relative(done.run.path)}")

@@ -11,19 +11,21 @@ from typing import Any
 
 from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written, deploy, write_files, write_graphs
+from tinyasc.compress.lessons import Lessons
 from tinyasc.compress.live import live_teachers, shared_rate
+from tinyasc.compress.narrow import Narrowed, narrow, plan_narrowing
 from tinyasc.compress.qat import quantization_aware
 from tinyasc.compress.report import judge, make_card
-from tinyasc.compress.solver import solve
+from tinyasc.compress.solver import int8_bytes, solve
 from tinyasc.compress.teachers import complete, in_order, teacher_logits, weights_hash, with_what_they_heard
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic
 from tinyasc.training.distributed import world_size
 from tinyasc.training.features import prepare
-from tinyasc.training.fit import fit
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
 from tinyasc.training.waveforms import with_waveforms
+from tinyasc_export.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Compressed:
     teachers: list[Trained]
     files: list[Written]
     budget: Budget
+    narrowed: Narrowed | None = None
 
 
 def compress(
@@ -64,8 +67,18 @@ def compress(
     teachers = in_order(teachers)
     data_part, front_end = student.data, student.front_end
     assert data_part is not None and front_end is not None, "a teacher's recipe has both"
-    plan = solve(student, front_end.record(), len(teachers[0].labels), budget)
-    student = student.model_copy(update={"model": student.model | {plan.option: plan.width}})
+
+    def fits(graph: Graph) -> bool:
+        return int8_bytes(graph) <= budget.bytes
+
+    narrowing, narrowed = None, None
+    if student.narrow is None:
+        plan = solve(student, front_end.record(), len(teachers[0].labels), budget)
+        width = plan.width
+    else:
+        narrowing = plan_narrowing(student, front_end.record(), len(teachers[0].labels), budget, fits)
+        plan, width = narrowing.dense, narrowing.from_width
+    student = student.model_copy(update={"model": student.model | {plan.option: width}})
     prepared = with_what_they_heard(prepare(data_part, front_end.record()), teachers)
     data = with_waveforms(prepared, student)
     rate, live = None, None
@@ -86,19 +99,26 @@ def compress(
         }
         _write_plan(run, stated)
         answers = None
-        if student.distill is not None and live is None:
+        by_gradient = student.narrow is not None and student.narrow.importance == "taylor"
+        if student.distill is not None and (live is None or by_gradient):
             answers = teacher_logits(run, teachers, student, data)
-        heard = data if rate is None else with_waveforms(prepared, student, rate)
-        trained = fit(student, run, heard, teacher=answers, teachers=live, title="distil")
+        lessons = Lessons(data if rate is None else with_waveforms(prepared, student, rate), answers, live)
+        if narrowing is None:
+            trained = lessons.fit(student, run, title="distil")
+        else:
+            narrowed = narrow(narrowing, student, run, lessons, fits)
+            trained, plan = narrowed.trained, narrowed.plan
         deployed = deploy(trained, data.train.features, calibration)
         if qat is not None:
             graph = quantization_aware(deployed, trained, qat, run, data)
             deployed = replace(deployed, **{f"{qat.precision}_graph": graph})
-        card = make_card(student, qat, calibration, teachers, budget, plan, data, run.path)
+        card = make_card(trained.recipe, qat, calibration, teachers, budget, plan, data, run.path)
+        if narrowed is not None:
+            card["narrow"] = narrowed.card()
         write_graphs(deployed, trained, card, run.path)
         files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
-        judge(run, files, budget)
-    return Compressed(run, trained, teachers, files, budget)
+        judge(run, files, budget, {} if narrowed is None else {"narrow": narrowed.report()})
+    return Compressed(run, trained, teachers, files, budget, narrowed)
 
 
 def _write_plan(run: Run, stated: dict[str, Any]) -> None:

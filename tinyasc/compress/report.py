@@ -74,8 +74,8 @@ def make_card(
     }
 
 
-def judge(run: Run, files: list[Written], budget: Budget) -> None:
-    """Writes report.json; refuses a model over its budget, whose file says so in its name."""
+def judge(run: Run, files: list[Written], budget: Budget, more: dict[str, Any]) -> None:
+    """Writes report.json, with `more` in it; refuses a model over its budget, whose file says so in its name."""
     int8 = next(f for f in files if f.precision == "int8")
     met = int8.counts.parameter_bytes <= budget.bytes
     report = {
@@ -94,6 +94,7 @@ def judge(run: Run, files: list[Written], budget: Budget) -> None:
             }
             for f in files
         ],
+        **more,
     }
     write_atomic(run.path / "report.json", json.dumps(report, indent=1))
     if not met:

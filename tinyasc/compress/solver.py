@@ -62,7 +62,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
             recipe.family, n_classes=n_classes, n_mels=n_mels, in_channels=channels, n_frames=n_frames, **options
         )
         check_input(module, recipe.family, shape=front_end.shape)
-        graph, _, _ = lower(capture(_as_if_trained(module), (1, *front_end.shape)))
+        graph, _, _ = lower(capture(as_if_trained(module), (1, *front_end.shape)))
         if recipe.qat is not None and recipe.qat.precision == "int16x8":
             check_int16_operators(graph)  # now, and not after hours of training
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))
@@ -84,7 +84,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
     return cost(low)
 
 
-def _as_if_trained(module: nn.Module) -> nn.Module:
+def as_if_trained(module: nn.Module) -> nn.Module:
     """Moves all that is learnt off the zeros and ones where it begins, which lowering would spare and training changes.
 
     A gain of zero is a dead channel, a bias of zero passes zero padding; after training neither is there any more.

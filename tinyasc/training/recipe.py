@@ -15,7 +15,17 @@ import yaml
 from pydantic import Field, PositiveFloat
 
 from tinyasc.errors import InputError
-from tinyasc.training.recipe_parts import Augment, Data, Distill, FrontEndPart, Qat, RecipePart, Tasks, Training
+from tinyasc.training.recipe_parts import (
+    Augment,
+    Data,
+    Distill,
+    FrontEndPart,
+    Narrow,
+    Qat,
+    RecipePart,
+    Tasks,
+    Training,
+)
 
 
 class Recipe(RecipePart):
@@ -43,6 +53,7 @@ class Recipe(RecipePart):
     augment: Augment = Field(default_factory=lambda: Augment.model_validate({}))
     tasks: Tasks = Field(default_factory=lambda: Tasks.model_validate({}))
     distill: Distill | None = None
+    narrow: Narrow | None = None
     qat: Qat | None = None
     calibration: Literal["minmax", "percentile", "mse"] = "mse"
     student: str = "students/sepconv_ca"

@@ -309,6 +309,36 @@ class Distill(RecipePart):
         return self
 
 
+class Narrow(RecipePart):
+    """A student that is trained wider than its budget and pruned into it, beside dense students of that size.
+
+    `from_width` is what the family's width option (`base_channels`, `channels_multiplier`) begins with; by default
+    twice the width of the dense student that holds the budget. Channels are ranked by `importance`
+    (`tinyasc.compress.importance`): in every set of channels for itself (`scope: layers`), or in all together
+    (`global`). `steps` prunings, the last one down to the budget; after each the student is fine-tuned for `epochs`,
+    after the last for `final_epochs`, by one cosine from `lr`, by default half of training.lr. The dense students train
+    for all these epochs.
+
+    `round_to`: pruned widths are multiples of it. Kernels take 8-bit channels four at a time, a 32-bit word of them;
+    those with vectors 8 or 16.
+    """
+
+    importance: Literal["magnitude", "taylor", "bn_scale"] = "magnitude"
+    from_width: float | None = Field(None, gt=0)
+    scope: Literal["layers", "global"] = "layers"
+    steps: int = Field(3, gt=0)
+    epochs: int = Field(5, gt=0)
+    final_epochs: int = Field(20, gt=0)
+    lr: float | None = Field(None, gt=0)
+    round_to: Literal[4, 8, 16] = 4
+    seeds: int = Field(3, gt=0)
+
+    @pydantic.field_validator("from_width", mode="after")
+    @classmethod
+    def _whole(cls, value: float | None) -> float | None:
+        return int(value) if value is not None and value == int(value) else value
+
+
 class Qat(RecipePart):
     """Quantisation-aware training of the trained student, towards its own float32 answers, with AdamW at a small rate.
 
