@@ -7,6 +7,7 @@ points and constants. Tensors other than input and output have no name. Equal gr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -110,6 +111,37 @@ def constant_bytes(data: bytes) -> int:
                 continue
             total += len(content)
     return total
+
+
+def unlike_graph(data: bytes, graph: Graph) -> list[str]:
+    """Names of a graph's tensors that a .tflite file does not hold as they are: values, scales and zero points.
+
+    A wrong weight that no clip brings to light is found here. Tensors are told by what they hold, not by their place.
+
+    Args:
+        data: a file of ours, which `read_tflite_bundle` has accepted.
+        graph: that it was written from.
+    """
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    held: Counter[tuple[bytes, ...]] = Counter()
+    for subgraph in model.subgraphs:
+        for tensor in subgraph.tensors:
+            q, content = tensor.quantization, model.buffers[tensor.buffer].data
+            parts = (content, None if q is None else q.scale, None if q is None else q.zeroPoint)
+            types = (np.uint8, np.float32, np.int64)
+            held[tuple(_bytes(part, kind) for part, kind in zip(parts, types, strict=True))] += 1
+    unlike = []
+    for t in graph.tensors.values():
+        values = None if t.data is None else np.ascontiguousarray(t.data, t.data.dtype.newbyteorder("<")).view(np.uint8)
+        key = (_bytes(values, np.uint8), _bytes(t.scale, np.float32), _bytes(t.zero_point, np.int64))
+        held[key] -= 1
+        if held[key] < 0:
+            unlike.append(t.name)
+    return unlike
+
+
+def _bytes(values: Any, dtype: Any) -> bytes:
+    return b"" if values is None else np.asarray(values, dtype).tobytes()
 
 
 def _check_float_graph(graph: Graph) -> None:

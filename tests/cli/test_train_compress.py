@@ -69,8 +69,8 @@ def tinyasc(*args, code=0):
 
 
 def tree(folder):
-    """Every file with its bytes, locks left out."""
-    files = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name != ".lock"]
+    """Every file with its bytes, locks and the seconds of stages left out."""
+    files = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name not in (".lock", "stages.jsonl")]
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -138,7 +138,7 @@ def test_what_the_commands_leave_and_say(place):
     }  # fmt: skip
     assert {p.name for p in student.iterdir()} == {
         ".lock", "data.blake2b", "recipe.yaml", "metrics.jsonl", "checkpoints", "model.safetensors", "model.json",
-        "heard.json", "plan.json", "teachers", "report.json", *FILES, *GRAPHS,
+        "heard.json", "plan.json", "teachers", "report.json", "stages.jsonl", *FILES, *GRAPHS,
     }  # fmt: skip
     assert f"run: runs/{teacher.name}" in trained.stderr
     assert "validation accuracy" in trained.stdout and "synthetic" in trained.stdout
@@ -390,7 +390,7 @@ def test_a_model_over_its_budget_is_kept_under_a_name_that_says_so(folder, stude
     report = json.loads((student / "report.json").read_text())
     size = report["budget"]["parameter_bytes"]
     plan = json.loads((student / "plan.json").read_text())["plan"]
-    monkeypatch.setattr(pipeline, "solve", lambda *_: Plan(**plan))
+    monkeypatch.setattr(pipeline, "solve", lambda *_, **__: Plan(**plan))
     run = tmp_path / "over"
     quick = ("--set", "training.epochs=1")
     line = tinyasc("compress", "--budget", str(size - 1), "--run", run, *quick, code=1).line

@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("tinyasc.cli.data:command", "List, make, check or draw data sets."),
 }
 OURS = ("tinyasc", "tinyasc_export", "tinyasc_firmware_sim")
+# A full disk, a used-up quota, a limit on the size of files.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # What a group called without a command raises since click 8.2; its message is a page, not a line.
 _HELP_INSTEAD: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -157,7 +159,7 @@ def _system_line(error: OSError) -> str:
     """A system error as what, where and, for a full disk, how to mend it."""
     what = error.strerror or str(error) or type(error).__name__
     where = f"{error.filename}: " if error.filename else ""
-    mend = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+    mend = "; free some space and run the same command again" if error.errno in FULL else ""
     return f"{where}{what}{mend}"
 
 

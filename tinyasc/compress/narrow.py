@@ -107,7 +107,9 @@ class Narrowed:
         return facts | ({"settings": self.settings.model_dump()} if self.kept == "pruned" else {})
 
 
-def plan_narrowing(student: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget, fits: Fits) -> Narrowing:
+def plan_narrowing(
+    student: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget, fits: Fits, *, wide: bool = False
+) -> Narrowing:
     """Finds the dense student of equal size, and makes sure that the wide one can be narrowed to the budget.
 
     Args:
@@ -116,6 +118,7 @@ def plan_narrowing(student: Recipe, front_end: FrontEnd, n_classes: int, budget:
         n_classes: K.
         budget: for the solver.
         fits: whether a lowered float graph holds every limit.
+        wide: for the solver.
 
     Raises:
         InputError: no validation clips to compare on, a family that cannot be narrowed, a wide student that holds the
@@ -129,11 +132,12 @@ def plan_narrowing(student: Recipe, front_end: FrontEnd, n_classes: int, budget:
         )
     if student.training.start_from is not None:
         raise InputError("narrow trains its wide student from the start; take training.start_from out")
-    dense = solve(student, front_end, n_classes, budget)
+    dense = solve(student, front_end, n_classes, budget, wide=wide)
     check_narrowable(student.family)
-    option, wide = dense.option, 2 * dense.width if settings.from_width is None else settings.from_width
-    student = student.model_copy(update={"model": student.model | {option: wide}})
-    dense = solve(student, front_end, n_classes, budget)
+    option = dense.option
+    from_width = 2 * dense.width if settings.from_width is None else settings.from_width
+    student = student.model_copy(update={"model": student.model | {option: from_width}})
+    dense = solve(student, front_end, n_classes, budget, wide=wide)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         channels, n_mels, n_frames = front_end.shape
@@ -147,8 +151,8 @@ def plan_narrowing(student: Recipe, front_end: FrontEnd, n_classes: int, budget:
         )
     if fits(deployed_graph(module, front_end.shape)):
         raise InputError(
-            f"narrow: {student.family} with {option} {wide:g} holds the budget as it is; raise narrow.from_width or "
-            "give a smaller budget"
+            f"narrow: {student.family} with {option} {from_width:g} holds the budget as it is; raise narrow.from_width "
+            "or give a smaller budget"
         )
     # Where a set has no batch norm, scores do not hang on whether the net was trained.
     sets = channel_sets(module, front_end.shape, student.family)
@@ -158,11 +162,11 @@ def plan_narrowing(student: Recipe, front_end: FrontEnd, n_classes: int, budget:
     narrowest = deployed_graph(module, front_end.shape)
     if not fits(narrowest):
         raise InputError(
-            f"narrow: {student.family} from {option} {wide:g} still takes {int8_bytes(narrowest)} bytes and "
+            f"narrow: {student.family} from {option} {from_width:g} still takes {int8_bytes(narrowest)} bytes and "
             f"{macs(narrowest)} MACs when every set of channels that {settings.importance} scores has "
             f"{settings.round_to} left; lower narrow.from_width or narrow.round_to, or give a larger budget"
         )
-    return Narrowing(dense, wide)
+    return Narrowing(dense, from_width)
 
 
 def deployed_graph(module: nn.Module, shape: tuple[int, int, int]) -> Graph:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyasc.compress.budget import Budget
-from tinyasc.compress.deploy import Written, deploy, write_files, write_graphs
+from tinyasc.compress.deploy import Written, check_calibration, publish, write_files, write_graphs
+from tinyasc.compress.drop import MAX_DROP, Outcome, quantized
 from tinyasc.compress.lessons import Lessons
 from tinyasc.compress.live import live_teachers, shared_rate
 from tinyasc.compress.narrow import Narrowed, narrow, plan_narrowing
-from tinyasc.compress.qat import quantization_aware
-from tinyasc.compress.report import judge, make_card
+from tinyasc.compress.report import about_run, judge, make_card
 from tinyasc.compress.solver import int8_bytes, solve
-from tinyasc.compress.teachers import complete, in_order, teacher_logits, weights_hash, with_what_they_heard
+from tinyasc.compress.stages import Stages
+from tinyasc.compress.teachers import ANSWERS, complete, in_order, teacher_logits, weights_hash, with_what_they_heard
+from tinyasc.compress.temperature import Temperature, calibrated
+from tinyasc.compress.verify import unverified, verify
 from tinyasc.errors import InputError
-from tinyasc.files import write_atomic
+from tinyasc.files import remove_unfinished, write_atomic
 from tinyasc.training.distributed import world_size
 from tinyasc.training.features import prepare
+from tinyasc.training.fit import logits
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
 from tinyasc.training.waveforms import with_waveforms
 from tinyasc_export.graph import Graph
+
+# Precisions that are written when they are asked for.
+ALSO = ("fp16", "int16x8")
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Compressed:
     teachers: list[Trained]
     files: list[Written]
     budget: Budget
+    outcomes: dict[str, Outcome]
+    temperatures: dict[str, Temperature]
     narrowed: Narrowed | None = None
 
 
@@ -47,6 +56,8 @@ def compress(
     *,
     root: str | None = None,
     folder: Path | None = None,
+    also: Collection[str] = (),
+    max_drop: float = MAX_DROP,
 ) -> Compressed:
     """Distils trained teachers into a student that holds the budget, quantises it and writes its files.
 
@@ -56,35 +67,44 @@ def compress(
         budget: on the bytes of the int8 graph's constants.
         root: the data's folder, when it is not where the teachers' recipes say.
         folder: the run's folder; by default runs/NAME-BUDGET-FINGERPRINT.
+        also: precisions to write beside fp32 and int8, of `ALSO`.
+        max_drop: points (`Drop`) that quantisation alone may lose; more, and quantisation-aware training runs.
 
     Raises:
-        InputError: an impossible budget, other data, a run folder in use, several processes.
+        InputError: an impossible budget, other data, too little of it, a run folder in use, several processes.
+        DisagreementError: a written file does not answer as it must.
         OverBudgetError: the written model breaks the budget.
     """
     if world_size() > 1:
         raise InputError("compress runs in one process; start it without torchrun")
-    student = complete(student, teachers, root)
-    teachers = in_order(teachers)
-    data_part, front_end = student.data, student.front_end
-    assert data_part is not None and front_end is not None, "a teacher's recipe has both"
+    stages = Stages()
+    wide = "int16x8" in also
+    narrowing, narrowed = None, None
 
     def fits(graph: Graph) -> bool:
         return int8_bytes(graph) <= budget.bytes
 
-    narrowing, narrowed = None, None
-    if student.narrow is None:
-        plan = solve(student, front_end.record(), len(teachers[0].labels), budget)
-        width = plan.width
-    else:
-        narrowing = plan_narrowing(student, front_end.record(), len(teachers[0].labels), budget, fits)
-        plan, width = narrowing.dense, narrowing.from_width
+    with stages.stage("plan"):
+        student = complete(student, teachers, root)
+        teachers = in_order(teachers)
+        data_part, front_end = student.data, student.front_end
+        assert data_part is not None and front_end is not None, "a teacher's recipe has both"
+        problem = student, front_end.record(), len(teachers[0].labels), budget
+        if student.narrow is None:
+            plan = solve(*problem, wide=wide)
+            width = plan.width
+        else:
+            narrowing = plan_narrowing(*problem, fits, wide=wide)
+            plan, width = narrowing.dense, narrowing.from_width
     student = student.model_copy(update={"model": student.model | {plan.option: width}})
-    prepared = with_what_they_heard(prepare(data_part, front_end.record()), teachers)
-    data = with_waveforms(prepared, student)
-    rate, live = None, None
-    if student.distill is not None and student.distill.teacher_on == "augmented":
-        rate = shared_rate(student, prepared, teachers)
-        live = live_teachers(student, prepared, teachers, rate)
+    with stages.stage("features"):
+        prepared = with_what_they_heard(prepare(data_part, front_end.record()), teachers)
+        data = with_waveforms(prepared, student)
+        rate, live = None, None
+        if student.distill is not None and student.distill.teacher_on == "augmented":
+            rate = shared_rate(student, prepared, teachers)
+            live = live_teachers(student, prepared, teachers, rate)
+    check_calibration(len(data.train.labels), len(data.labels))
     # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
     qat, calibration = student.qat, student.calibration
     student = student.model_copy(update={"qat": None, "calibration": Recipe.model_fields["calibration"].default})
@@ -96,29 +116,70 @@ def compress(
             "teachers": [str(teacher.path.absolute()) for teacher in teachers],
             "budget": asdict(budget),
             "plan": asdict(plan),
+            "quantization": {
+                "calibration": calibration,
+                "qat": None if qat is None else qat.model_dump(),
+                "max_drop": max_drop,
+                "also": sorted(also),
+            },
         }
+        remove_unfinished(run.path, "")
         _write_plan(run, stated)
+        stages.keep_in(run.path)
         answers = None
         by_gradient = student.narrow is not None and student.narrow.importance == "taylor"
         if student.distill is not None and (live is None or by_gradient):
-            answers = teacher_logits(run, teachers, student, data)
+            with stages.stage("teacher answers", run.path / ANSWERS):
+                answers = teacher_logits(run, teachers, student, data)
         lessons = Lessons(data if rate is None else with_waveforms(prepared, student, rate), answers, live)
         if narrowing is None:
-            trained = lessons.fit(student, run, title="distil")
+            with stages.stage("distil", run.path / "model.json"):
+                trained = lessons.fit(student, run, title="distil")
         else:
-            narrowed = narrow(narrowing, student, run, lessons, fits)
-            trained, plan = narrowed.trained, narrowed.plan
-        deployed = deploy(trained, data.train.features, calibration)
-        if qat is not None:
-            graph = quantization_aware(deployed, trained, qat, run, data)
-            deployed = replace(deployed, **{f"{qat.precision}_graph": graph})
-        card = make_card(trained.recipe, qat, calibration, teachers, budget, plan, data, run.path)
-        if narrowed is not None:
-            card["narrow"] = narrowed.card()
-        write_graphs(deployed, trained, card, run.path)
-        files = write_files(deployed, trained, data.validation, card, run.path, budget.bytes)
-        judge(run, files, budget, {} if narrowed is None else {"narrow": narrowed.report()})
-    return Compressed(run, trained, teachers, files, budget, narrowed)
+            with stages.stage("narrow", run.path / "model.json"):
+                narrowed = narrow(narrowing, student, run, lessons, fits)
+                trained, plan = narrowed.trained, narrowed.plan
+        expected = logits(trained, data.validation.features)
+        deployed, outcomes = quantized(
+            trained,
+            run,
+            data,
+            expected,
+            calibration=calibration,
+            wide=wide,
+            settings=qat,
+            max_drop=max_drop,
+            stages=stages,
+        )
+        known = {precision: outcome.answers for precision, outcome in outcomes.items()}
+        with stages.stage("write"):
+            answered = {"fp32": expected} | known
+            temperatures = {p: calibrated(own, p, data, student) for p, own in answered.items()}
+            card = make_card(trained.recipe, outcomes, temperatures, teachers, budget, plan, data, run.path)
+            if narrowed is not None:
+                card["narrow"] = narrowed.card()
+            files = write_files(
+                deployed,
+                trained,
+                data.validation,
+                card,
+                unverified(run.path),
+                budget.bytes,
+                expected=expected,
+                known=known,
+                float16="fp16" in also,
+            )
+        with stages.stage("verify"):
+            # A run without a report is not finished, whatever an earlier compression left in it.
+            (run.path / "report.json").unlink(missing_ok=True)
+            files = verify(files, deployed, data.validation, expected)
+            write_graphs(deployed, trained, card, run.path)
+            files = publish(files, run.path)
+            about = about_run(card, outcomes, max_drop, student.training.final, data.identity)
+            if narrowed is not None:
+                about["narrow"] = narrowed.report()
+            judge(run, files, budget, about)
+    return Compressed(run, trained, list(teachers), files, budget, outcomes, temperatures, narrowed)
 
 
 def _write_plan(run: Run, stated: dict[str, Any]) -> None:

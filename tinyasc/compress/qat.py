@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -16,7 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from tinyasc.compress.deploy import Deployed
-from tinyasc.errors import GraphError, InputError
+from tinyasc.errors import GraphError, InputError, ModelFileError
+from tinyasc.files import write_atomic
 from tinyasc.training.classifier import DivergedError
 from tinyasc.training.features import Prepared
 from tinyasc.training.fit import train_module
@@ -24,15 +26,18 @@ from tinyasc.training.recipe_parts import Distill, Qat, Training
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.calibration import activation_ranges
 from tinyasc_export.graph import Graph
+from tinyasc_export.graphfile import load_graph, save_graph
 from tinyasc_export.qat import QuantizedModule, to_module
 from tinyasc_export.quantize import quantize_int8, quantize_int16x8
 
 # Ranges that the next epoch measures anew come from every such calibration clip; those that are kept, from all.
 RANGING_STEP = 4
+# What such a training ends with, in its folder.
+GRAPH = "graph.npz"
 
 
 def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run: Run, data: Prepared) -> Graph:
-    """Trains the quantised graph to the float student's answers, and returns it.
+    """Trains the quantised graph to the float student's answers, and returns it; a finished one is kept.
 
     Args:
         deployed: quantised after training; left as it is.
@@ -44,20 +49,22 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
     Raises:
         InputError: an operator that int16x8 lacks, or a training that diverged.
     """
-    torch.manual_seed(trained.recipe.training.seed)
     wide = settings.precision == "int16x8"
     ranges = deployed.ranges if wide else deployed.int8_ranges
     method = "minmax" if wide else deployed.method
+    folder = run.path / settings.folder(method)
+    if (kept := _kept(folder / GRAPH)) is not None:
+        return kept
+    torch.manual_seed(trained.recipe.training.seed)
     quantized = to_module(deployed.float_graph, ranges, activation_bits=16 if wide else 8)
     module = _OnFeatures(quantized, deployed.scale, deployed.offset)
     # The student's own optimiser and schedule are for training from the start.
-    kept = trained.recipe.training.model_dump(include={"batch_size", "seed", "final"})
-    training = Training(**kept, epochs=settings.epochs, lr=settings.lr, weight_decay=0.0, select="last")
+    own = trained.recipe.training.model_dump(include={"batch_size", "seed", "final"})
+    training = Training(**own, epochs=settings.epochs, lr=settings.lr, weight_decay=0.0, select="last")
     distill = Distill(temperature=settings.temperature, kd_lambda=1.0)
     # The quantised graph has no submodules of the float model's names, and takes whole clips alone.
     augment = trained.recipe.augment.model_copy(update={"mask_layers": (), "crop_frames": 0})
     recipe = trained.recipe.model_copy(update={"training": training, "augment": augment, "distill": distill})
-    folder = run.path / settings.folder(method)
     try:
         state, _ = train_module(
             module,
@@ -79,7 +86,16 @@ def quantization_aware(deployed: Deployed, trained: Trained, settings: Qat, run:
         raise InputError(
             f"{folder}: quantisation-aware training diverged; lower qat.lr (it is {settings.lr:g})"
         ) from error
+    write_atomic(folder / GRAPH, save_graph(graph))
     return graph
+
+
+def _kept(file: Path) -> Graph | None:
+    """The graph of a finished training; None where there is none, or a damaged one, which is made again."""
+    try:
+        return load_graph(file.read_bytes(), str(file))[0]
+    except (FileNotFoundError, ModelFileError):
+        return None
 
 
 def _check_finite(state: Mapping[str, Tensor]) -> None:

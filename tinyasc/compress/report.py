@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written
+from tinyasc.compress.drop import Outcome
+from tinyasc.compress.rules import weight_types
 from tinyasc.compress.solver import Plan
 from tinyasc.compress.teachers import weights_hash
+from tinyasc.compress.temperature import Temperature
+from tinyasc.compress.verify import versions
 from tinyasc.errors import TinyascError
 from tinyasc.files import file_hash, write_atomic
 from tinyasc.training.features import Prepared
 from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe
-from tinyasc.training.recipe_parts import Qat
 from tinyasc.training.run import Run, Trained
-from tinyasc_export.calibration import METHODS
 
 
 class OverBudgetError(TinyascError):
@@ -29,8 +34,8 @@ class OverBudgetError(TinyascError):
 
 def make_card(
     student: Recipe,
-    qat: Qat | None,
-    calibration: str,
+    outcomes: Mapping[str, Outcome],
+    temperatures: Mapping[str, Temperature],
     teachers: Sequence[Trained],
     budget: Budget,
     plan: Plan,
@@ -63,19 +68,34 @@ def make_card(
         ],
         "distill": student.distill.model_dump() if student.distill is not None else None,
         "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
-        "quantization": {
-            precision: {
-                "how": f"per-channel weights, {ranges} on training clips",
-                "qat_epochs": qat.epochs if qat and qat.precision == precision else 0,
-            }
-            | ({"qat": qat.model_dump()} if qat and qat.precision == precision else {})
-            for precision, ranges in (("int8", METHODS[calibration].about), ("int16x8", METHODS["minmax"].about))
-        },
+        "quantization": {precision: outcome.card() for precision, outcome in outcomes.items()},
+        "temperatures": {precision: t.card() for precision, t in temperatures.items()},
+        "runtimes": versions(),
     }
 
 
-def judge(run: Run, files: list[Written], budget: Budget, more: dict[str, Any]) -> None:
-    """Writes report.json, with `more` in it; refuses a model over its budget, whose file says so in its name."""
+def about_run(
+    card: Mapping[str, Any], outcomes: Mapping[str, Outcome], max_drop: float, final: bool, data_hash: str
+) -> dict[str, Any]:
+    """What report.json says of the run beside its files: how they came about, seeds, hashes, versions."""
+    heard = ", which were trained on: it measures rounding and no generalisation" if final else ""
+    return {
+        "seed": card["seed"],
+        "weights_blake2b": card["weights_blake2b"],
+        "data_blake2b": data_hash,
+        "split_blake2b": card["data"]["split_blake2b"],
+        "quantization": {
+            "measured_on": f"the {card['data']['validation_clips']} validation clips{heard}",
+            "max_drop": max_drop,
+            **{precision: outcome.report() for precision, outcome in outcomes.items()},
+        },
+        "temperatures": card["temperatures"],
+        "runtimes": card["runtimes"],
+    }
+
+
+def judge(run: Run, files: list[Written], budget: Budget, about: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Writes report.json, with more `about` the run; refuses a model over its budget, named so by its file."""
     int8 = next(f for f in files if f.precision == "int8")
     met = int8.counts.parameter_bytes <= budget.bytes
     report = {
@@ -87,14 +107,16 @@ def judge(run: Run, files: list[Written], budget: Budget, more: dict[str, Any]) 
                 "blake2b": file_hash(f.path),
                 "parameters": f.counts.parameters,
                 "parameter_bytes": f.counts.parameter_bytes,
+                "parameters_x_width": f.counts.parameters * max(np.dtype(t).itemsize for t in weight_types(f.graph)),
                 "quantization_bytes": f.counts.quantization_bytes,
                 "file_bytes": f.counts.file_bytes,
                 "macs": f.counts.macs,
                 "validation": f.validation,
+                **f.checks,
             }
             for f in files
         ],
-        **more,
+        **about,
     }
     write_atomic(run.path / "report.json", json.dumps(report, indent=1))
     if not met:

@@ -39,12 +39,14 @@ class Plan:
     macs: int
 
 
-def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -> Plan:
+def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget, *, wide: bool = False) -> Plan:
     """The widest student up to the recipe's width (see `Family.width`) whose int8 constants hold the budget.
+
+    `wide` says that it will be written at int16x8 too.
 
     Raises:
         InputError: a family that cannot be deployed, a budget that the narrowest student breaks, or an operator that
-            the precision of its quantisation-aware training lacks.
+            int16x8 lacks where that is wanted.
     """
     family = FAMILIES.get(recipe.family)
     if family is None:
@@ -63,7 +65,7 @@ def solve(recipe: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget) -
         )
         check_input(module, recipe.family, shape=front_end.shape)
         graph, _, _ = lower(capture(as_if_trained(module), (1, *front_end.shape)))
-        if recipe.qat is not None and recipe.qat.precision == "int16x8":
+        if wide or (recipe.qat is not None and recipe.qat.precision == "int16x8"):
             check_int16_operators(graph)  # now, and not after hours of training
         return Plan(option, steps * step, int8_bytes(graph), macs(graph))
 

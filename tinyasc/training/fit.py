@@ -31,7 +31,7 @@ from tinyasc.training.classifier import Classifier
 from tinyasc.training.distributed import barrier, processes_here, rank, world_size
 from tinyasc.training.features import Prepared, loader
 from tinyasc.training.heard import Heard
-from tinyasc.training.journal import Journal, lines
+from tinyasc.training.journal import SECONDS, Journal, lines
 from tinyasc.training.progress import progress
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import Tasks, Training
@@ -281,7 +281,8 @@ def train_module(
     measured = next((line for line in lines(journal_file) if line["epoch"] == epoch), None)
     if measured is None:
         raise InputError(f"{journal_file}: its line of epoch {epoch} is lost; delete {run.path}, train again")
-    return weights, measured
+    # Not its seconds: what a run leaves is the same however long it took.
+    return weights, {key: value for key, value in measured.items() if key not in SECONDS}
 
 
 def _check_hardware(settings: Training) -> None:

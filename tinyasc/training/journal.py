@@ -10,9 +10,12 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from tinyasc.files import write_atomic
+from tinyasc.files import naming, write_atomic
 from tinyasc.training.classifier import Classifier
 from tinyasc.training.progress import Report
+
+# What a line says of time.
+SECONDS = ("seconds", "waited")
 
 
 class Journal(Callback):
@@ -59,9 +62,9 @@ class Journal(Callback):
         pl_module.finish_epoch()
         if not self.writes:
             return
-        seconds = {"seconds": round(time.monotonic() - self.started, 3), "waited": round(self.waited, 4)}
-        line = pl_module.history | seconds
-        with open(self.file, "a", encoding="utf-8") as file:
+        seconds = (round(time.monotonic() - self.started, 3), round(self.waited, 4))
+        line = pl_module.history | dict(zip(SECONDS, seconds, strict=True))
+        with naming(self.file), open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         note = f"training loss {line['train_loss']:.3f}"
         if "val_accuracy" in line:
@@ -69,15 +72,15 @@ class Journal(Callback):
         self.report(trainer.current_epoch + 1, self.epochs, note=note)
 
 
-def lines(file: Path) -> list[dict[str, Any]]:
-    """The lines that are whole; a kill can leave half a line at the end."""
+def lines(file: Path, key: str = "epoch") -> list[dict[str, Any]]:
+    """The lines that are whole and hold a key; a kill can leave half a line at the end."""
     if not file.is_file():
         return []
     found = []
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            found.append({"epoch": line["epoch"]} | line)
+            found.append({key: line[key]} | line)
         except (ValueError, KeyError, TypeError):
             break
     return found
