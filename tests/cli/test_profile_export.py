@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from tinyasc.cli.main import cli
-from tinyasc.compress.deploy import deploy, write_files, write_graphs
+from tinyasc.compress.deploy import deploy, publish, write_files, write_graphs
 from tinyasc.compress.rules import shipped_rules
 from tinyasc.frontend import FrontEnd
 from tinyasc.infer.runner import load
@@ -47,7 +47,9 @@ def compressed(folder: Path, **options) -> Path:
     features = rng.standard_normal((12, *FRONT_END.shape)).astype(np.float32)
     deployed = deploy(model, features)
     write_graphs(deployed, model, {"seed": 0}, folder)
-    write_files(deployed, model, Part(features, rng.integers(0, 2, 12)), {"seed": 0}, folder, budget_bytes=1 << 20)
+    part = Part(features, rng.integers(0, 2, 12))
+    new, expected = folder / "unverified", logits(model, features)
+    publish(write_files(deployed, model, part, {"seed": 0}, new, budget_bytes=1 << 20, expected=expected), folder)
     return folder
 
 

@@ -87,7 +87,7 @@ def random_model(family: str, front_end: FrontEnd, folder: Path, features: np.nd
 
 @pytest.mark.parametrize("family", STUDENTS)
 def test_every_student_goes_to_its_files_with_six_channels(family, tmp_path):
-    """`write_files` itself holds the float files against torch; here int8 and the front end inside are looked at."""
+    """The files' answers, by the front end that is inside them."""
     rng = np.random.default_rng(0)
     scale = rng.uniform(0.5, 2, (6, BANDS))
     front_end = SMALL.with_normalization(scale, np.zeros((6, BANDS)))
@@ -97,8 +97,9 @@ def test_every_student_goes_to_its_files_with_six_channels(family, tmp_path):
     model = random_model(family, front_end, tmp_path, features)
     deployed = deploy(model, features)
     assert deployed.float_graph.tensors[deployed.float_graph.input].shape == (1, BANDS, front_end.n_frames(), 6)
-    written = write_files(deployed, model, Part(features, np.arange(16) % 3), {}, tmp_path, budget_bytes=1 << 20)
     expected = logits(model, features)
+    part = Part(features, np.arange(16) % 3)
+    written = write_files(deployed, model, part, {}, tmp_path, budget_bytes=1 << 20, expected=expected)
     swapped = np.abs(logits(model, features[:, ::-1].copy()) - expected).max()
     for file in written:
         loaded = load(file.path, exact=True)

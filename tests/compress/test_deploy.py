@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from tiny_training import DATA, recipe
 
-from tinyasc.compress.deploy import OVER_BUDGET, deploy, write_files, write_graphs
-from tinyasc.training.fit import fit
+from tinyasc.compress.deploy import OVER_BUDGET, deploy, publish, write_files, write_graphs
+from tinyasc.training.fit import fit, logits
 from tinyasc.training.run import Run
 from tinyasc_export.quantize import quantize_int16x8
 
@@ -24,7 +24,10 @@ def test_files_of_other_settings_go(tmp_path):
 
     def left(deployed, budget):
         write_graphs(deployed, trained, {}, folder)
-        write_files(deployed, trained, DATA.validation, {}, folder, budget)
+        new = tmp_path / "new"
+        expected = logits(trained, DATA.validation.features)
+        publish(write_files(deployed, trained, DATA.validation, {}, new, budget, expected=expected), folder)
+        assert not new.exists()
         assert (folder / "graph-int16x8.npz").is_file() is (deployed.int16x8_graph is not None)
         return {p.name for p in folder.glob("model-*")} - {"model-int8.onnx"}
 

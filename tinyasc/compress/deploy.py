@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,7 +156,7 @@ def write_files(
     float16: bool = False,
 ) -> list[Written]:
     """Writes model-fp32.tflite, model-fp32.onnx, model-int8.tflite, and where they are wanted model-int16x8.tflite and
-    model-fp16.tflite, into a folder in which `verify` then finds them. What was in that folder goes.
+    model-fp16.tflite, into a folder in which `verify` then finds them.
 
     An int8 model over its budget is written as model-int8-over-budget.tflite.
 
@@ -175,7 +174,6 @@ def write_files(
     Raises:
         TinyascError: a file stores other bytes than its graph has.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     features = graph_features(validation.features, deployed.scale, deployed.offset)
     graphs = deployed.graphs() | ({"fp16": store_float16(deployed.float_graph)} if float16 else {})
     written = []

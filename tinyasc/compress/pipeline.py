@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,6 +154,7 @@ def compress(
         )
         known = {precision: outcome.answers for precision, outcome in outcomes.items()}
         with stages.stage("write"):
+            shutil.rmtree(unverified(run.path), ignore_errors=True)
             answered = {"fp32": expected} | known
             temperatures = {p: calibrated(own, p, data, student) for p, own in answered.items()}
             card = make_card(trained.recipe, outcomes, temperatures, teachers, budget, plan, data, run.path)
