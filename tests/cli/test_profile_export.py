@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from tinyasc.cli.main import cli
 from tinyasc.compress.deploy import deploy, publish, write_files, write_graphs
+from tinyasc.compress.limits import parse_limits
 from tinyasc.compress.rules import shipped_rules
 from tinyasc.frontend import FrontEnd
 from tinyasc.infer.runner import load
@@ -49,7 +50,7 @@ def compressed(folder: Path, **options) -> Path:
     write_graphs(deployed, model, {"seed": 0}, folder)
     part = Part(features, rng.integers(0, 2, 12))
     new, expected = folder / "unverified", logits(model, features)
-    publish(write_files(deployed, model, part, {"seed": 0}, new, budget_bytes=1 << 20, expected=expected), folder)
+    publish(write_files(deployed, model, part, {"seed": 0}, new, parse_limits(), expected=expected), folder)
     return folder
 
 

@@ -23,7 +23,7 @@ from tinyasc.audio import read_audio
 from tinyasc.cli import measuring
 from tinyasc.cli.main import cli
 from tinyasc.compress import pipeline
-from tinyasc.compress.solver import Plan
+from tinyasc.compress.limits import parse_limits
 from tinyasc.data import load_table, split_table
 from tinyasc.data.scenes import SCENES, write_scenes
 from tinyasc.evaluate.clips import measure
@@ -167,6 +167,7 @@ def test_the_report_agrees_with_the_files(student):
     fp32, _, int8 = report["files"]
     assert fp32["parameter_bytes"] == 4 * fp32["parameters"]
     assert int8["parameters"] <= int8["parameter_bytes"] < 2 * int8["parameters"]
+    assert report["precision"] == "int8" and all(check["met"] for check in report["checks"])
     assert report["budget"] == {
         "text": "16KB", "bytes": 16384, "parameter_bytes": int8["parameter_bytes"], "met": True,
     }  # fmt: skip
@@ -389,8 +390,8 @@ def test_final_runs_say_that_nothing_was_held_out_to_validate(folder, tmp_path, 
 def test_a_model_over_its_budget_is_kept_under_a_name_that_says_so(folder, student, tmp_path, monkeypatch):
     report = json.loads((student / "report.json").read_text())
     size = report["budget"]["parameter_bytes"]
-    plan = json.loads((student / "plan.json").read_text())["plan"]
-    monkeypatch.setattr(pipeline, "solve", lambda *_, **__: Plan(**plan))
+    solve, limits = pipeline.solve, parse_limits(budget="16KB")
+    monkeypatch.setattr(pipeline, "solve", lambda students, labels, _, *more: solve(students, labels, limits, *more))
     run = tmp_path / "over"
     quick = ("--set", "training.epochs=1")
     line = tinyasc("compress", "--budget", str(size - 1), "--run", run, *quick, code=1).line

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from tinyasc.audio import read_audio
 from tinyasc.cli.main import cli
 from tinyasc.compress.deploy import deploy, write_files
+from tinyasc.compress.limits import parse_limits
 from tinyasc.data.scenes import write_scenes
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, fit_length
@@ -99,7 +100,7 @@ def test_every_student_goes_to_its_files_with_six_channels(family, tmp_path):
     assert deployed.float_graph.tensors[deployed.float_graph.input].shape == (1, BANDS, front_end.n_frames(), 6)
     expected = logits(model, features)
     part = Part(features, np.arange(16) % 3)
-    written = write_files(deployed, model, part, {}, tmp_path, budget_bytes=1 << 20, expected=expected)
+    written = write_files(deployed, model, part, {}, tmp_path, parse_limits(), expected=expected)
     swapped = np.abs(logits(model, features[:, ::-1].copy()) - expected).max()
     for file in written:
         loaded = load(file.path, exact=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from tiny_training import DATA, recipe
 
 from tinyasc.compress.deploy import OVER_BUDGET, deploy, publish, write_files, write_graphs
+from tinyasc.compress.limits import parse_limits
 from tinyasc.training.fit import fit, logits
 from tinyasc.training.run import Run
 from tinyasc_export.quantize import quantize_int16x8
@@ -22,17 +23,18 @@ def test_files_of_other_settings_go(tmp_path):
     folder.mkdir()
     (folder / "model-int8.onnx").write_text("of an export")
 
-    def left(deployed, budget):
+    def left(deployed, budget="1MB", main="int8"):
         write_graphs(deployed, trained, {}, folder)
-        new = tmp_path / "new"
-        expected = logits(trained, DATA.validation.features)
-        publish(write_files(deployed, trained, DATA.validation, {}, new, budget, expected=expected), folder)
+        new, expected, limits = tmp_path / "new", logits(trained, DATA.validation.features), parse_limits(budget=budget)
+        publish(write_files(deployed, trained, DATA.validation, {}, new, limits, main, expected=expected), folder)
         assert not new.exists()
         assert (folder / "graph-int16x8.npz").is_file() is (deployed.int16x8_graph is not None)
         return {p.name for p in folder.glob("model-*")} - {"model-int8.onnx"}
 
-    assert left(wide, 1 << 20) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
-    assert left(deployed, 1 << 20) == ALWAYS | {"model-int8.tflite"}
-    assert left(deployed, 1) == ALWAYS | {OVER_BUDGET}
-    assert left(wide, 1 << 20) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
+    assert left(wide) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
+    assert left(deployed) == ALWAYS | {"model-int8.tflite"}
+    assert left(deployed, "1") == ALWAYS | {OVER_BUDGET.format("int8")}
+    assert left(wide, "1", "int16x8") == ALWAYS | {OVER_BUDGET.format("int16x8")}
+    assert left(wide, "1MB", "int16x8") == ALWAYS | {"model-int16x8.tflite"}
+    assert left(wide) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
     assert (folder / "model-int8.onnx").is_file()

@@ -18,7 +18,7 @@ from tiny_training import DATA
 
 from tinyasc.cli.main import cli
 from tinyasc.compress import pipeline
-from tinyasc.compress.budget import parse_budget
+from tinyasc.compress.limits import parse_limits
 from tinyasc.errors import InputError
 from tinyasc.training import distributed
 from tinyasc.training.features import BatchesByEpoch, Part, loader
@@ -137,7 +137,7 @@ def test_one_process_has_no_weights():
 def test_compress_refuses_several_processes(as_process, tmp_path):
     as_process(0, 2)
     with pytest.raises(InputError, match="compress runs in one process"):
-        pipeline.compress(Run(tmp_path), load_recipe("students/demo"), parse_budget("128KB"))
+        pipeline.make_plan(Run(tmp_path), [load_recipe("students/demo")], parse_limits())
 
 
 def test_only_the_first_process_holds_the_lock(as_process, tmp_path):

@@ -24,7 +24,7 @@ from tinyasc.training.start import heard_by
 from tinyasc_export.tflite import constant_bytes
 from tinyasc_export.tflite_metadata import IDENTIFIER
 
-FILES = ("model-fp32.tflite", "model-int8.tflite")
+FILES = ("model-fp32.tflite", "model-int8.tflite", "model-int16x8.tflite")
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,10 @@ def candidates(target: Path, *, named: bool) -> list[Candidate]:
         raise InputError(f"{target}: this compression is not finished; run the same `tinyasc compress` again")
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))
-        budget, teachers = int(plan["budget"]["bytes"]), [Path(path) for path in plan["teachers"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        budget = None if plan["budget"] is None else int(plan["budget"]["bytes"])
+        teachers = [Path(path) for path in plan["teachers"]]
+        main = str(plan["plan"].get("precision", "int8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: missing or damaged; compress again, into another folder with --run") from None
     prefix = f"{target.name}/" if named else ""
     found = []
@@ -144,9 +146,10 @@ def candidates(target: Path, *, named: bool) -> list[Candidate]:
             found.append(_run(teacher, f"{prefix}{name}"))
         else:
             click.echo(f"{target}: its teacher is no longer at {teacher}, so it is left out", err=True)
-    over = (target / OVER_BUDGET).is_file() and not (target / FILES[1]).is_file()
-    names = (FILES[0], OVER_BUDGET if over else FILES[1])
-    return found + [_file(target / name, prefix + name, budget) for name in names]
+    product = f"model-{main}.tflite"
+    over = (target / OVER_BUDGET.format(main)).is_file() and not (target / product).is_file()
+    names = (FILES[0], OVER_BUDGET.format(main) if over else product)
+    return found + [_file(target / name, prefix + name, budget if name != names[0] else None) for name in names]
 
 
 def _run(folder: Path, name: str) -> Candidate:
@@ -200,7 +203,7 @@ def _file(path: Path, name: str, budget: int | None) -> Candidate:
         counts.get("quantization_bytes", 0),
         len(content),
         counts.get("macs"),
-        budget if model.card.get("precision") == "int8" else None,
+        budget,
         seed=seed if isinstance(seed, int) else 0,
         system=json.dumps(same, sort_keys=True, default=str),
         heard=heard,

@@ -8,25 +8,66 @@ from pathlib import Path
 import click
 
 from tinyasc.cli.narrowing import narrowing_table
+from tinyasc.cli.planning import announce_plan, check_picture, print_plan, student_recipes
+from tinyasc.cli.table import print_frontier
 from tinyasc.compress import micro
-from tinyasc.compress.budget import parse_budget
+from tinyasc.compress.boards import shipped_boards
 from tinyasc.compress.drop import MAX_DROP, said
-from tinyasc.compress.pipeline import ALSO, compress
+from tinyasc.compress.estimate import estimate
+from tinyasc.compress.frontier import frontier_table, write_frontier
+from tinyasc.compress.limits import BITS, DEFAULT_BUDGET, DEFAULT_RAM, parse_limits
+from tinyasc.compress.pipeline import ALSO, compress, make_plan
+from tinyasc.compress.rules import shipped_rules
 from tinyasc.compress.teachers import front_ends_differ, load_teachers
 from tinyasc.compress.temperature import Temperature
 from tinyasc.errors import InputError
-from tinyasc.training.recipe import load_recipe
 from tinyasc.training.run import Run, newest_teacher, relative
+
+
+def _names(option: str) -> str:
+    """The shipped boards or rules; read when help is printed."""
+    return (
+        ", ".join(x.key for x in shipped_boards()) if option == "board" else ", ".join(x.name for x in shipped_rules())
+    )
 
 
 @click.command("compress")
 @click.option(
     "--budget",
-    "budget_text",
     metavar="SIZE",
-    default="128KB",
+    help="Limit on the bytes of all parameters: 128KB (1024 each), 128kB (1000 each), 131072, 0.125MB, or none "
+    f"[default: {DEFAULT_BUDGET}, unless --flash, --board or --rule limits the model].",
+)
+@click.option(
+    "--flash", metavar="SIZE", help="Limit on the bytes of the .tflite file; the runtime's code is not in it."
+)
+@click.option(
+    "--ram",
+    metavar="SIZE",
+    help="Limit on the RAM: planned arena, the front end's state, and 4 KB set aside for the stack; or none "
+    f"[default: {DEFAULT_RAM}, an STM32U575's, unless --board].",
+)
+@click.option(
+    "--macs",
+    metavar="NUMBER",
+    help="Limit on multiply-accumulates per second of sound, times the copies of --tta: 30M, 30MMAC, 30000000.",
+)
+@click.option("--tta", "copies", metavar="N", type=int, default=1, help="Test-time copies per clip that are planned.")
+@click.option("--board", metavar="NAME", help=f"A board's flash and RAM as limits: {_names('board')}.")
+@click.option("--rule", metavar="NAME", help=f"A challenge's rule, as it counts: {_names('rule')}.")
+@click.option(
+    "--bits",
+    type=click.Choice(BITS),
+    default="8",
     show_default=True,
-    help="Limit on the bytes of all int8 parameters: 128KB, 128kB, 131072, 0.125MB.",
+    help="Of activations: 8 is int8, 16 is int16x8; auto takes int16x8 where the chosen "
+    "student holds every limit so too.",
+)
+@click.option(
+    "--family",
+    metavar="NAME",
+    help="The student's family (sepconv-ca, amfm, cp-mobile, ...) by its shipped recipe, or auto: of all families the "
+    "one that keeps most of its recipe's size, with a smaller front end where a limit forces it.",
 )
 @click.option(
     "--teacher",
@@ -86,8 +127,23 @@ from tinyasc.training.run import Run, newest_teacher, relative
     "recipe that sets qat always trains.",
 )
 @click.option("--fast", is_flag=True, help="Take the student's quick variant, for two cores.")
+@click.option("--dry-run", is_flag=True, help="Print plan, predicted costs and estimated time; write nothing.")
+@click.option(
+    "--frontier",
+    metavar="FILE.png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Count more widths; print parameters, MACs and RAM of all, and draw them (a .json lies beside the picture).",
+)
 def command(
-    budget_text: str,
+    budget: str | None,
+    flash: str | None,
+    ram: str | None,
+    macs: str | None,
+    copies: int,
+    board: str | None,
+    rule: str | None,
+    bits: str,
+    family: str | None,
     folders: tuple[Path, ...],
     student: str | None,
     overrides: tuple[str, ...],
@@ -97,62 +153,91 @@ def command(
     also: tuple[str, ...],
     max_drop: float,
     fast: bool,
+    dry_run: bool,
+    frontier: Path | None,
 ) -> None:
-    """Distil trained models into a student that holds a budget, quantise it, and write its files.
+    """Distil trained models into a student that holds every limit, quantise it, and write its files.
 
     Several teachers may be of any families and front ends, trained on the same clips. Data and front end that the
     student's recipe leaves out are the first one's. Its distill part says how they teach: distill.ensemble joins
     logits or probabilities, distill.teacher_on: augmented lets them answer every augmented batch.
 
-    The student is as wide as its recipe says, or narrower until its int8 parameters hold the budget. Written are
-    model-int8.tflite, model-fp32.tflite, model-fp32.onnx and report.json, after every file was loaded again in each
-    runtime that takes it and answered as it must. A budget that cannot be met is refused before anything is trained.
-    The same command run again resumes where it was killed.
+    The student is as wide as its recipe says, or narrower until all limits hold: bytes of parameters, of the file, of
+    RAM, MACs per second, a board's memory, a challenge's rule. Written are model-int8.tflite (with --bits 16
+    model-int16x8.tflite), model-fp32.tflite, model-fp32.onnx and report.json, after every file was loaded again in each
+    runtime that takes it and answered as it must. Limits that no student can hold are refused before anything is
+    trained. The same command run again resumes where it was killed.
 
     \b
     Examples:
       tinyasc compress --budget 128KB
       tinyasc compress --budget 32kB --teacher runs/esc10-teacher-1a2b3c4d --set training.epochs=300
+      tinyasc compress --board arduino-nano-33-ble-sense --macs 30M --family auto --dry-run
+      tinyasc compress --rule dcase2024-t1 --bits auto --frontier frontier.png
       tinyasc compress --teacher runs/cnn --teacher runs/resnet --set distill.ensemble=probabilities
       tinyasc compress --budget 64KB --narrow magnitude --set narrow.from_width=96
       tinyasc compress --also fp16 --max-drop 0.5
     """  # noqa: D301 (click reads the backspace)
-    budget = parse_budget(budget_text)
+    limits = parse_limits(
+        budget=budget, flash=flash, ram=ram, macs=macs, board=board, rule=rule, copies=copies, bits=bits
+    )
+    if not math.isfinite(max_drop):
+        raise InputError(f"--max-drop {max_drop}: give a number of points, for example 1")
+    if frontier is not None:
+        check_picture(frontier)
     runs = [Run(path) for path in folders] or [newest_teacher(Path("."))]
     if not folders:
         click.echo(f"teacher: {runs[0].path} (newest in ./runs)", err=True)
     teachers = load_teachers(runs)
-    name = student or teachers[0].recipe.student
-    if student is None:
-        click.echo(f"student: {name} (default for this teacher)", err=True)
     if importance is not None:
         overrides = (f"narrow.importance={importance}", *overrides)
-    if not math.isfinite(max_drop):
-        raise InputError(f"--max-drop {max_drop}: give a number of points, for example 1")
-    recipe = load_recipe(name, overrides, fast=fast)
-    if recipe.front_end is None and front_ends_differ(teachers):
+    students = student_recipes(teachers[0], student, family, overrides, fast=fast)
+    if any(recipe.front_end is None for recipe in students) and front_ends_differ(teachers):
         click.echo(
             f"front end: {runs[0].path}'s, since the teachers' differ (--set front_end... names another)", err=True
         )
-    done = compress(teachers, recipe, budget, root=root, folder=folder, also=also, max_drop=max_drop)
-    fp32, int8 = (next(f for f in done.files if f.precision == p) for p in ("fp32", "int8"))
-    synthetic = " (synthetic scenes)" if done.student.synthetic else ""
-    click.echo(
-        f"int8: {int8.counts.parameter_bytes:,} of {budget.bytes:,} bytes of parameters: met; "
-        f"file {int8.counts.file_bytes:,} bytes, {int8.counts.macs / 1e6:.2f} MMAC per clip"
+    planned = make_plan(
+        teachers,
+        students,
+        limits,
+        bits=bits,
+        change_front_end=family == "auto",
+        frontier=frontier is not None,
+        root=root,
+        also=also,
     )
+    if frontier is not None:
+        points = frontier_table(planned.solution)
+        print_frontier(points)
+        for file in write_frontier(points, limits, frontier):
+            click.echo(f"frontier: {relative(file)}", err=True)
+    if dry_run:
+        print_plan(planned, estimate(planned.solution.chosen.recipe, planned.teachers[0]))
+        return
+    announce_plan(planned)
+    done = compress(planned, folder=folder, frontier=frontier is not None, max_drop=max_drop)
+    fp32, product = next(f for f in done.files if f.precision == "fp32"), done.product
+    synthetic = " (synthetic scenes)" if done.student.synthetic else ""
+    of = f" of {limits.budget.bytes:,}" if limits.budget else ""
+    click.echo(
+        f"{product.precision}: {product.counts.parameter_bytes:,}{of} bytes of parameters{': met' if of else ''}; "
+        f"file {product.counts.file_bytes:,} bytes, {product.counts.macs / 1e6:.2f} MMAC per clip"
+    )
+    for check in product.checks:
+        if check.name != "budget":
+            click.echo(check.words())
     scores = [
         f"{f.precision} {100 * f.validation['accuracy']:.2f} %, log loss {f.validation['log_loss']:.3f}"
-        for f in (fp32, int8)
+        for f in (fp32, product)
     ]
     if done.narrowed is not None:
         for line in narrowing_table(done.narrowed):
             click.echo(line)
     held_out = "" if not done.student.recipe.training.final else ", which were trained on"
-    click.echo(f"validation, {int(int8.validation['clips'])} clips{held_out}{synthetic}: {'; '.join(scores)}")
+    click.echo(f"validation, {int(product.validation['clips'])} clips{held_out}{synthetic}: {'; '.join(scores)}")
     for line in said(done.outcomes):
         click.echo(line)
-    click.echo("int8: " + _calibration(done.temperatures["int8"]))
+    click.echo(f"{product.precision}: {_calibration(done.temperatures[product.precision])}")
     if (reason := micro.absent()) is not None:
         click.echo(f"verified in LiteRT and onnxruntime; {micro.NAME}: {reason}")
     else:

@@ -321,7 +321,8 @@ def _print(
     answers = {m.name: m for m in measured}
     for name in answers:
         if name.endswith(FILES[0]):
-            _print_drift(answers, name, name.removesuffix(FILES[0]) + FILES[1])
+            for quantized in FILES[1:]:
+                _print_drift(answers, name, name.removesuffix(FILES[0]) + quantized)
 
 
 def _row(m: Measured) -> Row:
@@ -344,14 +345,14 @@ def _row(m: Measured) -> Row:
     )
 
 
-def _print_drift(answers: dict[str, Measured], float_name: str, int8_name: str) -> None:
+def _print_drift(answers: dict[str, Measured], float_name: str, quantized_name: str) -> None:
     """What quantisation changed, when both of a student's files were measured."""
-    if int8_name not in answers:
+    if quantized_name not in answers:
         return
-    fp32, int8 = answers[float_name], answers[int8_name]
-    top = [m.predictions.probabilities.argmax(axis=1) for m in (fp32, int8)]
-    change = int8.record["log_loss"] - fp32.record["log_loss"]
+    fp32, quantized = answers[float_name], answers[quantized_name]
+    top = [m.predictions.probabilities.argmax(axis=1) for m in (fp32, quantized)]
+    change = quantized.record["log_loss"] - fp32.record["log_loss"]
     click.echo(
-        f"{int8_name} agrees with float32 in top-1 on {int(np.sum(top[0] == top[1]))} of {len(top[0])} clips; "
+        f"{quantized_name} agrees with float32 in top-1 on {int(np.sum(top[0] == top[1]))} of {len(top[0])} clips; "
         f"log loss moves by {change:+.4f}"
     )

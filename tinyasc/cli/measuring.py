@@ -288,7 +288,7 @@ def compare(
     """Paired bootstraps of every model against the one that --against names: a compression's deployed file."""
     plain = Settings(settings.part, settings.test_fold, settings.tta, settings.seed, None, None)
     others = measure_all(against, name, root, plain, beside=True)
-    deployed = [m for m in others if m.name.endswith(FILES[1])] or others
+    deployed = [m for m in others if m.name.endswith(FILES[1:])] or others
     if len(deployed) > 1:
         deployed = pool(deployed)
         if len(deployed) != 1:

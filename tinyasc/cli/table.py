@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tinyasc.training.catalogue import Entry
+
+if TYPE_CHECKING:
+    from tinyasc.compress.frontier import Point
 
 WIDTH = 170  # where standard output is no terminal
 
@@ -162,6 +165,34 @@ def print_recipes(entries: Sequence[Entry]) -> None:
         "Recipes, with parameters for 10 classes; students take their teacher's front end, here 64 mels of one channel"
     )
     _print(title, table)
+
+
+def print_frontier(points: Sequence[Point]) -> None:
+    """Prints the students that were counted; those on the frontier are marked."""
+    headings = ("student", "width", "mels", "precision", "parameter bytes", "file bytes", "MMAC/s", "RAM bytes")
+    known = any(p.accuracy is not None for p in points)
+    table = _table(
+        (*headings, *(["accuracy"] if known else []), "limits", "frontier", ""), left=("student", "precision")
+    )
+    for p in points:
+        name = p.family + "".join(f", {key} {value}" for key, value in p.options.items())
+        scores = ["-" if p.accuracy is None else _percent(p.accuracy)] if known else []
+        table.add_row(
+            name,
+            f"{p.width:g}",
+            str(p.n_mels),
+            p.precision,
+            _count(p.parameter_bytes),
+            _count(p.file_bytes),
+            f"{p.macs_per_second / 1e6:.2f}",
+            _count(p.ram_bytes),
+            *scores,
+            "met" if p.met else "broken",
+            "*" if p.best else "",
+            "chosen" if p.chosen else "",
+        )
+    more = "accuracy, bytes, MACs and RAM" if known else "more parameters, fewer MACs and less RAM"
+    _print(f"Students that were counted; * is on the frontier of {more}", table)
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyasc.compress.costs import measure
+from tinyasc.compress.limits import Check, Limits
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.evaluate import metrics
 from tinyasc.files import write_atomic
@@ -36,7 +38,7 @@ from tinyasc_export.quantize import Ranges, calibrate, quantize_int8
 from tinyasc_export.tflite import constant_bytes, to_tflite
 
 CALIBRATION_CLIPS = 256
-OVER_BUDGET = "model-int8-over-budget.tflite"
+OVER_BUDGET = "model-{}-over-budget.tflite"
 # What later commands read a student from: its graphs, and the ranges of its activations on the calibration clips.
 GRAPH_FILE = "graph-{}.npz"
 RANGES_FILE = "ranges.json"
@@ -121,7 +123,8 @@ class Written:
         validation: metrics of the file's answers.
         graph: that it was written from.
         answers: (clips, K) float32 logits of its runtime on the validation clips, before it was written.
-        checks: what was found when it was loaded again, for report.json (see `verify`).
+        checks: the limits held against the main file as it is written; the others have none.
+        verified: what was found when it was loaded again, for report.json (see `verify`).
     """
 
     path: Path
@@ -130,7 +133,8 @@ class Written:
     validation: dict[str, float]
     graph: Graph
     answers: np.ndarray
-    checks: dict[str, Any] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    verified: dict[str, Any] = field(default_factory=dict)
 
 
 def answers_of(deployed: Deployed, trained: Trained, precision: str, features: np.ndarray, title: str) -> np.ndarray:
@@ -149,16 +153,17 @@ def write_files(
     validation: Part,
     card: dict[str, Any],
     folder: Path,
-    budget_bytes: int,
+    limits: Limits,
+    main: str = "int8",
     *,
     expected: np.ndarray,
     known: Mapping[str, np.ndarray] = MappingProxyType({}),
     float16: bool = False,
 ) -> list[Written]:
     """Writes model-fp32.tflite, model-fp32.onnx, model-int8.tflite, and where they are wanted model-int16x8.tflite and
-    model-fp16.tflite, into a folder in which `verify` then finds them.
+    model-fp16.tflite, into a folder in which `verify` then finds them. With int16x8 as the main one there is no int8.
 
-    An int8 model over its budget is written as model-int8-over-budget.tflite.
+    A main model that breaks a limit is written as model-PRECISION-over-budget.tflite.
 
     Args:
         deployed: the graphs.
@@ -166,7 +171,8 @@ def write_files(
         validation: clips to measure on.
         card: what every file says of itself, as for `write_graphs`; precision and validation metrics are added.
         folder: where the files go.
-        budget_bytes: limit of the int8 constants.
+        limits: that the main file has to hold.
+        main: its precision, "int8" or "int16x8".
         expected: (clips, K) float32 logits of the float32 student on these clips.
         known: answers that were computed before, by precision.
         float16: model-fp16.tflite too, whose weights are stored as float16.
@@ -177,12 +183,13 @@ def write_files(
     features = graph_features(validation.features, deployed.scale, deployed.offset)
     graphs = deployed.graphs() | ({"fp16": store_float16(deployed.float_graph)} if float16 else {})
     written = []
+    if main != "int8":
+        del graphs["int8"]
     for precision, suffix in [("fp32", "tflite"), ("fp32", "onnx"), *((p, "tflite") for p in graphs if p != "fp32")]:
         graph = graphs[precision]
         writer = to_onnx if suffix == "onnx" else to_tflite
         counts = count(graph)
-        over = precision == "int8" and counts.parameter_bytes > budget_bytes
-        path = folder / (OVER_BUDGET if over else f"model-{precision}.{suffix}")
+        path = folder / f"model-{precision}.{suffix}"
         about = _about(card, precision, graph)
         # The card quotes what the file scores, so the file is measured once before its card is complete.
         model = _model(writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about)), suffix)
@@ -190,12 +197,18 @@ def write_files(
         scores = metrics.evaluate(model.probabilities(answers), validation.labels)
         scores["top1_agreement"] = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
         data = writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about | {"validation": scores}))
+        checks = limits.checks(measure(graph, deployed.front_end, len(data))) if precision == main else []
+        if not all(check.met for check in checks):
+            path = folder / OVER_BUDGET.format(precision)
+        checks = limits.checks(measure(graph, deployed.front_end, len(data))) if precision == main else []
+        if not all(check.met for check in checks):
+            path = folder / OVER_BUDGET.format(precision)
         write_atomic(path, data)
         if suffix == "tflite" and constant_bytes(data) != counts.parameter_bytes:
             raise TinyascError(
                 f"{path}: stores {constant_bytes(data)} bytes of constants, counted were {counts.parameter_bytes}"
             )
-        written.append(Written(path, precision, count(graph, len(data)), scores, graph, answers))
+        written.append(Written(path, precision, count(graph, len(data)), scores, graph, answers, tuple(checks)))
     return written
 
 
@@ -211,7 +224,8 @@ def publish(files: list[Written], folder: Path) -> list[Written]:
         os.replace(f.path, there.path)
     files[0].path.parent.rmdir()
     # A file of an earlier compression in this folder with other settings would be taken for one of these.
-    for name in {"model-int8.tflite", OVER_BUDGET, "model-int16x8.tflite"} - {f.path.name for f in moved}:
+    names = {name.format(p) for name in ("model-{}.tflite", OVER_BUDGET) for p in ("int8", "int16x8")}
+    for name in names - {f.path.name for f in moved}:
         (folder / name).unlink(missing_ok=True)
     return moved
 

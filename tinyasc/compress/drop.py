@@ -100,7 +100,7 @@ def quantized(
     expected: np.ndarray,
     *,
     calibration: str,
-    wide: bool,
+    precisions: tuple[str, ...],
     settings: Qat | None,
     max_drop: float,
     stages: Stages,
@@ -113,7 +113,7 @@ def quantized(
         data: features.
         expected: (clips, K) float32 logits of the student on the validation clips.
         calibration: how int8 ranges are found on training clips.
-        wide: int16x8 too.
+        precisions: that are wanted; that of `settings` is quantised too.
         settings: of the recipe, which always runs and is kept, for its precision alone; None leaves it to `max_drop`.
         max_drop: points (see `Drop`) above which quantisation-aware training runs with its defaults.
         stages: that says what runs.
@@ -124,7 +124,8 @@ def quantized(
     Raises:
         InputError: an operator that int16x8 lacks, or a training that diverged.
     """
-    precisions = ("int8", "int16x8") if wide or (settings and settings.precision == "int16x8") else ("int8",)
+    if settings is not None and settings.precision not in precisions:
+        precisions = (*precisions, settings.precision)
     outcomes: dict[str, Outcome] = {}
     with stages.stage("quantise"):
         deployed = deploy(trained, data.train.features, calibration)

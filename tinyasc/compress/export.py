@@ -45,7 +45,7 @@ def export(target: Path, to: str, precision: str) -> tuple[bytes, Path]:
     folder = target if target.is_dir() else target.absolute().parent
     if not target.exists():
         raise InputError(f"{target}: no such run folder or model file")
-    over = "-over-budget" if precision == "int8" and (folder / OVER_BUDGET).is_file() else ""
+    over = "-over-budget" if (folder / OVER_BUDGET.format(precision)).is_file() else ""
     name = folder / f"model-{precision}{over}.{to}"
     if has_graphs(folder):
         stored = read_graph(folder, "fp32" if precision == "fp16" else precision)

@@ -7,7 +7,7 @@ narrow/dense-seed0. Each resumes; what is finished is not trained again.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,33 +17,50 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinyasc.compress.budget import Budget
 from tinyasc.compress.channels import Unit, channel_sets, check_narrowable, remove
+from tinyasc.compress.costs import Costs, predict
 from tinyasc.compress.importance import least_share, less_important, unit_scores, with_gradients
 from tinyasc.compress.lessons import Lessons
-from tinyasc.compress.solver import Plan, as_if_trained, int8_bytes, solve
+from tinyasc.compress.limits import Limits
+from tinyasc.compress.plan import Candidate, Plan
+from tinyasc.compress.solver import as_if_trained, solve
 from tinyasc.errors import InputError
-from tinyasc.frontend import FrontEnd
 from tinyasc.models import build
 from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import Narrow, Training
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.capture import capture
-from tinyasc_export.count import macs
 from tinyasc_export.graph import Graph
 from tinyasc_export.lower import lower
 
 FOLDER = "narrow"
-Fits = Callable[[Graph], bool]
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What is planned before anything is trained: the dense student of equal size, and the width to narrow from."""
+    """What is planned before anything is trained.
 
-    dense: Plan
-    from_width: float
+    Args:
+        dense: the dense student of equal size.
+        wide: the recipe of the student that is narrowed.
+        labels: of both.
+    """
+
+    dense: Candidate
+    wide: Recipe
+    labels: tuple[str, ...]
+
+    @property
+    def from_width(self) -> float:
+        """Of the wide student."""
+        return self.wide.model[self.dense.plan.option]
+
+    def costs(self, module: nn.Module) -> Costs:
+        """What a student of this front end and precision costs when it is trained."""
+        assert self.wide.front_end is not None, "a complete recipe has a front end"
+        front_end = self.wide.front_end.record()
+        return predict(deployed_graph(module, front_end.shape), front_end, self.labels, self.dense.plan.precision)
 
 
 @dataclass(frozen=True)
@@ -107,66 +124,56 @@ class Narrowed:
         return facts | ({"settings": self.settings.model_dump()} if self.kept == "pruned" else {})
 
 
-def plan_narrowing(
-    student: Recipe, front_end: FrontEnd, n_classes: int, budget: Budget, fits: Fits, *, wide: bool = False
-) -> Narrowing:
-    """Finds the dense student of equal size, and makes sure that the wide one can be narrowed to the budget.
+def plan_narrowing(chosen: Candidate, labels: Sequence[str], limits: Limits) -> Narrowing:
+    """Finds the dense student of equal size, and makes sure that the wide one can be narrowed to the limits.
 
     Args:
-        student: with its `narrow` part.
-        front_end: of its features.
-        n_classes: K.
-        budget: for the solver.
-        fits: whether a lowered float graph holds every limit.
-        wide: for the solver.
+        chosen: the student that holds the limits, its recipe with a `narrow` part.
+        labels: that it learns.
+        limits: to be held.
 
     Raises:
         InputError: no validation clips to compare on, a family that cannot be narrowed, a wide student that holds the
-            budget already, or one that does not when it is as narrow as it gets; and all that `solve` refuses.
+            limits already, or one that does not when it is as narrow as it gets; and all that `solve` refuses.
     """
+    student, family, option = chosen.recipe, chosen.plan.family, chosen.plan.option
     settings = student.narrow
-    assert settings is not None
+    assert settings is not None and student.front_end is not None
     if student.training.final:
         raise InputError(
             "narrow keeps what is better on the validation clips, which training.final trains on; take one of them out"
         )
     if student.training.start_from is not None:
         raise InputError("narrow trains its wide student from the start; take training.start_from out")
-    dense = solve(student, front_end, n_classes, budget, wide=wide)
-    check_narrowable(student.family)
-    option = dense.option
-    from_width = 2 * dense.width if settings.from_width is None else settings.from_width
-    student = student.model_copy(update={"model": student.model | {option: from_width}})
-    dense = solve(student, front_end, n_classes, budget, wide=wide)
+    check_narrowable(family)
+    from_width = 2 * chosen.plan.width if settings.from_width is None else settings.from_width
+    wide = student.model_copy(update={"model": student.model | {option: from_width}})
+    # Up to the wide one's width: the dense one may be wider than the recipe says.
+    dense = solve([wide], labels, limits, "16" if chosen.plan.precision == "int16x8" else "8").chosen
+    plan = Narrowing(dense, wide, tuple(labels))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        channels, n_mels, n_frames = front_end.shape
+        channels, n_mels, n_frames = student.front_end.record().shape
         module = build(
-            student.family,
-            n_classes=n_classes,
-            n_mels=n_mels,
-            in_channels=channels,
-            n_frames=n_frames,
-            **student.model_options,
+            family, n_classes=len(labels), n_mels=n_mels, in_channels=channels, n_frames=n_frames, **wide.model_options
         )
-    if fits(deployed_graph(module, front_end.shape)):
+    if limits.met(plan.costs(module)):
         raise InputError(
-            f"narrow: {student.family} with {option} {from_width:g} holds the budget as it is; raise narrow.from_width "
-            "or give a smaller budget"
+            f"narrow: {family} with {option} {from_width:g} holds the limits as it is; raise narrow.from_width or give "
+            "a smaller budget"
         )
     # Where a set has no batch norm, scores do not hang on whether the net was trained.
-    sets = channel_sets(module, front_end.shape, student.family)
-    importance = "bn_scale" if settings.importance == "bn_scale" else "magnitude"
-    scores = unit_scores(module, sets, importance)
+    sets = channel_sets(module, student.front_end.record().shape, family)
+    scores = unit_scores(module, sets, "bn_scale" if settings.importance == "bn_scale" else "magnitude")
     remove(module, less_important(sets, scores, 1.0, round_to=settings.round_to, scope=settings.scope))
-    narrowest = deployed_graph(module, front_end.shape)
-    if not fits(narrowest):
+    broken = [check.words() for check in limits.checks(plan.costs(module)) if not check.met]
+    if broken:
         raise InputError(
-            f"narrow: {student.family} from {option} {from_width:g} still takes {int8_bytes(narrowest)} bytes and "
-            f"{macs(narrowest)} MACs when every set of channels that {settings.importance} scores has "
-            f"{settings.round_to} left; lower narrow.from_width or narrow.round_to, or give a larger budget"
+            f"narrow: {family} from {option} {from_width:g}, when every set of channels that {settings.importance} "
+            f"scores has {settings.round_to} left: {'; '.join(broken)}; lower narrow.from_width or narrow.round_to, or "
+            "give a larger budget"
         )
-    return Narrowing(dense, from_width)
+    return plan
 
 
 def deployed_graph(module: nn.Module, shape: tuple[int, int, int]) -> Graph:
@@ -178,7 +185,7 @@ def deployed_graph(module: nn.Module, shape: tuple[int, int, int]) -> Graph:
     return graph
 
 
-def narrow(plan: Narrowing, student: Recipe, run: Run, lessons: Lessons, fits: Fits) -> Narrowed:
+def narrow(plan: Narrowing, student: Recipe, run: Run, lessons: Lessons, limits: Limits) -> Narrowed:
     """Trains both sides, or resumes, and makes the better one the run's model.
 
     The score is the recipe's `training.monitor` of the epoch that `training.select` keeps, on the validation clips.
@@ -190,7 +197,7 @@ def narrow(plan: Narrowing, student: Recipe, run: Run, lessons: Lessons, fits: F
         student: the recipe, with `narrow` and the wide student's model.
         run: the compression's folder, held locked.
         lessons: of both sides.
-        fits: as in `plan_narrowing`.
+        limits: as in `plan_narrowing`.
 
     Raises:
         InputError: as `fit`.
@@ -202,18 +209,21 @@ def narrow(plan: Narrowing, student: Recipe, run: Run, lessons: Lessons, fits: F
     epochs = student.training.epochs + (settings.steps - 1) * settings.epochs + settings.final_epochs
     pruned, dense = {}, {}
     for seed in seeds:
-        pruned[seed] = _pruned(student, seed, run.path / FOLDER, lessons, fits)
+        pruned[seed] = _pruned(student, seed, run.path / FOLDER, lessons, plan, limits)
     for seed in seeds:
         training = stretched(student.training, epochs).model_copy(update={"seed": seed})
-        model = student.model | {plan.dense.option: plan.dense.width}
+        model = plan.dense.recipe.model
         recipe = student.model_copy(update={"model": model, "training": training, "narrow": None})
         folder = run.path / FOLDER / f"dense-seed{seed}"
         dense[seed] = lessons.fit(recipe, Run(folder), title=f"dense, seed {seed}")
     monitor = student.training.monitor
-    first = _side("pruned", plan.from_width, list(pruned.values()), monitor)
-    second = _side("dense", plan.dense.width, list(dense.values()), monitor)
+    first = _side("pruned", plan.from_width, list(pruned.values()), monitor, plan)
+    second = _side("dense", plan.dense.plan.width, list(dense.values()), monitor, plan)
     side, source = (first, pruned[own]) if is_better(first, second, monitor) else (second, dense[own])
-    final = Plan(plan.dense.option, side.width, side.parameter_bytes[0], side.macs[0])
+    costs = plan.costs(source.module)
+    share = plan.dense.plan.share * costs.macs / plan.dense.plan.macs
+    dense_plan = plan.dense.plan
+    final = Plan.of(dense_plan.family, dense_plan.option, side.width, dense_plan.options, share, costs)
     adopted = _adopt(run, source, student)
     return Narrowed(adopted, final, first, second, side.kind, monitor, settings, epochs)
 
@@ -245,14 +255,14 @@ def tuning(training: Training, settings: Narrow, epochs: int) -> Training:
     return Training.model_validate(training.model_dump(include=kept) | {"epochs": epochs, "lr": lr})
 
 
-def _pruned(student: Recipe, seed: int, folder: Path, lessons: Lessons, fits: Fits) -> Trained:
+def _pruned(student: Recipe, seed: int, folder: Path, lessons: Lessons, plan: Narrowing, limits: Limits) -> Trained:
     settings = student.narrow
     assert settings is not None
     training = student.training.model_copy(update={"seed": seed})
     recipe = student.model_copy(update={"training": training, "narrow": None})
     folder = folder / f"pruned-seed{seed}"
     wide = lessons.fit(recipe, Run(folder / "wide"), title=f"wide, seed {seed}")
-    pruner = _Pruner(recipe, settings, lessons, fits)
+    pruner = _Pruner(recipe, settings, lessons, plan, limits)
     current, whole = wide, None
     for step in range(1, settings.steps + 1):
         last = step == settings.steps
@@ -279,7 +289,8 @@ class _Pruner:
     recipe: Recipe
     settings: Narrow
     lessons: Lessons
-    fits: Fits
+    plan: Narrowing
+    limits: Limits
 
     def ranked(self, trained: Trained) -> Callable[[float], list[Unit]]:
         """From a share of a trained net's channels to the least important of them."""
@@ -297,7 +308,7 @@ class _Pruner:
         @cache
         def holds(n: int) -> bool:
             # A larger share takes the same units and perhaps more, so that their number tells which they are.
-            return self.fits(deployed_graph(without(trained.module, gone[n]), trained.front_end.shape))
+            return self.limits.met(self.plan.costs(without(trained.module, gone[n])))
 
         gone: dict[int, list[Unit]] = {}
 
@@ -316,10 +327,10 @@ def without(module: nn.Module, units: Iterable[Unit]) -> nn.Module:
     return left
 
 
-def _side(kind: str, width: float, runs: list[Trained], monitor: str) -> Side:
-    graphs = [deployed_graph(trained.module, trained.front_end.shape) for trained in runs]
+def _side(kind: str, width: float, runs: list[Trained], monitor: str, plan: Narrowing) -> Side:
+    costs = [plan.costs(trained.module) for trained in runs]
     scores = tuple(float(trained.validation[monitor]) for trained in runs)
-    return Side(kind, width, scores, tuple(map(int8_bytes, graphs)), tuple(map(macs, graphs)))
+    return Side(kind, width, scores, tuple(c.parameter_bytes for c in costs), tuple(c.macs for c in costs))
 
 
 def _adopt(run: Run, source: Trained, student: Recipe) -> Trained:

@@ -1,4 +1,4 @@
-"""compress: teacher outputs, width, distillation, files, verdict. A killed run resumes."""
+"""compress: plan, teacher outputs, distillation, narrowing, quantisation, files, verdict. A killed run resumes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written, check_calibration, publish, write_files, write_graphs
 from tinyasc.compress.drop import MAX_DROP, Outcome, quantized
+from tinyasc.compress.frontier import frontier_table, write_frontier
 from tinyasc.compress.lessons import Lessons
+from tinyasc.compress.limits import Limits
 from tinyasc.compress.live import live_teachers, shared_rate
-from tinyasc.compress.narrow import Narrowed, narrow, plan_narrowing
+from tinyasc.compress.narrow import Narrowed, Narrowing, narrow, plan_narrowing
+from tinyasc.compress.plan import Solution
 from tinyasc.compress.report import about_run, judge, make_card
-from tinyasc.compress.solver import int8_bytes, solve
+from tinyasc.compress.solver import float_graph, solve
 from tinyasc.compress.stages import Stages
 from tinyasc.compress.teachers import ANSWERS, complete, in_order, teacher_logits, weights_hash, with_what_they_heard
 from tinyasc.compress.temperature import Temperature, calibrated
@@ -30,7 +32,7 @@ from tinyasc.training.fit import logits
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
 from tinyasc.training.waveforms import with_waveforms
-from tinyasc_export.graph import Graph
+from tinyasc_export.tflite_rules import check_int16_operators
 
 # Precisions that are written when they are asked for.
 ALSO = ("fp16", "int16x8")
@@ -38,66 +40,107 @@ ALSO = ("fp16", "int16x8")
 
 @dataclass(frozen=True)
 class Compressed:
-    """What `compress` leaves: the run, the trained student, the files and the verdict's numbers."""
+    """What `compress` leaves: the run, the trained student, the files and what they come from."""
 
     run: Run
     student: Trained
-    teachers: list[Trained]
     files: list[Written]
-    budget: Budget
+    precision: str
     outcomes: dict[str, Outcome]
     temperatures: dict[str, Temperature]
     narrowed: Narrowed | None = None
 
+    @property
+    def product(self) -> Written:
+        """The main file, of the planned precision."""
+        return next(f for f in self.files if f.precision == self.precision)
 
-def compress(
+
+@dataclass(frozen=True)
+class Planned:
+    """What a compression would do, before anything is trained or written.
+
+    Args:
+        teachers: in the order of their weights' hashes.
+        limits: to be held.
+        solution: the student that was chosen, and what else was counted.
+        narrowing: for a recipe with a `narrow` part.
+        also: precisions to write beside the planned one, of `ALSO`.
+    """
+
+    teachers: list[Trained]
+    limits: Limits
+    solution: Solution
+    narrowing: Narrowing | None
+    also: tuple[str, ...]
+
+
+def make_plan(
     teachers: Sequence[Trained],
-    student: Recipe,
-    budget: Budget,
+    students: Sequence[Recipe],
+    limits: Limits,
     *,
+    bits: str = "8",
+    change_front_end: bool = False,
+    frontier: bool = False,
     root: str | None = None,
-    folder: Path | None = None,
     also: Collection[str] = (),
-    max_drop: float = MAX_DROP,
-) -> Compressed:
-    """Distils trained teachers into a student that holds the budget, quantises it and writes its files.
+) -> Planned:
+    """Chooses the student; nothing is trained, nothing written.
 
     Args:
         teachers: as `load_teachers` gives them.
-        student: the student's recipe; parts that it leaves out are the first teacher's.
-        budget: on the bytes of the int8 graph's constants.
+        students: recipes to choose among; parts that they leave out are the first teacher's.
+        limits: to be held.
+        bits: of activations, one of `limits.BITS`.
+        change_front_end: smaller front ends may be taken.
+        frontier: count more widths of every family.
         root: the data's folder, when it is not where the teachers' recipes say.
-        folder: the run's folder; by default runs/NAME-BUDGET-FINGERPRINT.
-        also: precisions to write beside fp32 and int8, of `ALSO`.
-        max_drop: points (`Drop`) that quantisation alone may lose; more, and quantisation-aware training runs.
+        also: precisions to write beside the planned one, of `ALSO`.
 
     Raises:
-        InputError: an impossible budget, other data, too little of it, a run folder in use, several processes.
-        DisagreementError: a written file does not answer as it must.
-        OverBudgetError: the written model breaks the budget.
+        InputError: limits that no student holds, other data than the teachers', an operator that a precision lacks, a
+            student that cannot be narrowed, or several processes.
     """
     if world_size() > 1:
         raise InputError("compress runs in one process; start it without torchrun")
+    labels = teachers[0].labels
+    completed = [complete(student, teachers, root) for student in students]
+    solution = solve(completed, labels, limits, bits, change_front_end, frontier)
+    chosen = solution.chosen
+    if "int16x8" in also and chosen.plan.precision != "int16x8":
+        # Now, and not after hours of training.
+        check_int16_operators(float_graph(chosen.recipe, chosen.plan.width, len(labels)))
+    narrowing = None if chosen.recipe.narrow is None else plan_narrowing(chosen, labels, limits)
+    return Planned(in_order(teachers), limits, solution, narrowing, tuple(sorted(set(also))))
+
+
+def compress(
+    planned: Planned, *, folder: Path | None = None, frontier: bool = False, max_drop: float = MAX_DROP
+) -> Compressed:
+    """Distils trained teachers into the planned student, quantises it and writes its files.
+
+    Args:
+        planned: of `make_plan`.
+        folder: the run's folder; by default runs/NAME-LIMITS-FINGERPRINT.
+        frontier: write frontier.json and frontier.png of what was counted, too.
+        max_drop: points (`Drop`) that quantisation alone may lose; more, and quantisation-aware training runs.
+
+    Raises:
+        InputError: other data, too little of it, or a run folder in use.
+        DisagreementError: a written file does not answer as it must.
+        OverBudgetError: the written model breaks a limit.
+    """
+    teachers, limits, narrowing, plan = (
+        planned.teachers,
+        planned.limits,
+        planned.narrowing,
+        planned.solution.chosen.plan,
+    )
+    student = planned.solution.chosen.recipe if narrowing is None else narrowing.wide
+    data_part, front_end = student.data, student.front_end
+    assert data_part is not None and front_end is not None, "a teacher's recipe has both"
     stages = Stages()
-    wide = "int16x8" in also
-    narrowing, narrowed = None, None
-
-    def fits(graph: Graph) -> bool:
-        return int8_bytes(graph) <= budget.bytes
-
-    with stages.stage("plan"):
-        student = complete(student, teachers, root)
-        teachers = in_order(teachers)
-        data_part, front_end = student.data, student.front_end
-        assert data_part is not None and front_end is not None, "a teacher's recipe has both"
-        problem = student, front_end.record(), len(teachers[0].labels), budget
-        if student.narrow is None:
-            plan = solve(*problem, wide=wide)
-            width = plan.width
-        else:
-            narrowing = plan_narrowing(*problem, fits, wide=wide)
-            plan, width = narrowing.dense, narrowing.from_width
-    student = student.model_copy(update={"model": student.model | {plan.option: width}})
     with stages.stage("features"):
         prepared = with_what_they_heard(prepare(data_part, front_end.record()), teachers)
         data = with_waveforms(prepared, student)
@@ -109,36 +152,41 @@ def compress(
     # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
     qat, calibration = student.qat, student.calibration
     student = student.model_copy(update={"qat": None, "calibration": Recipe.model_fields["calibration"].default})
-    identity = _hash(student.fingerprint(), *map(weights_hash, teachers), str(budget.bytes))
-    run = Run(folder or Path(RUNS) / f"{student.name}-{budget.text.replace(' ', '')}-{identity[:8]}")
+    identity = _hash(student.fingerprint(), *map(weights_hash, teachers), limits.identity, plan.precision)
+    run = Run(folder or Path(RUNS) / f"{student.name}-{limits.label}-{identity[:8]}")
     with run.locked():
         stated = {
             "identity": identity,
             "teachers": [str(teacher.path.absolute()) for teacher in teachers],
-            "budget": asdict(budget),
+            "budget": None if limits.budget is None else asdict(limits.budget),
+            "limits": [asdict(limit) for limit in limits.limits],
+            "rule": None if limits.rule is None else limits.rule.name,
             "plan": asdict(plan),
             "quantization": {
                 "calibration": calibration,
                 "qat": None if qat is None else qat.model_dump(),
                 "max_drop": max_drop,
-                "also": sorted(also),
+                "also": list(planned.also),
             },
         }
         remove_unfinished(run.path, "")
         _write_plan(run, stated)
         stages.keep_in(run.path)
+        if frontier:
+            write_frontier(frontier_table(planned.solution), limits, run.path / "frontier.png")
         answers = None
         by_gradient = student.narrow is not None and student.narrow.importance == "taylor"
         if student.distill is not None and (live is None or by_gradient):
             with stages.stage("teacher answers", run.path / ANSWERS):
                 answers = teacher_logits(run, teachers, student, data)
         lessons = Lessons(data if rate is None else with_waveforms(prepared, student, rate), answers, live)
+        narrowed = None
         if narrowing is None:
             with stages.stage("distil", run.path / "model.json"):
                 trained = lessons.fit(student, run, title="distil")
         else:
             with stages.stage("narrow", run.path / "model.json"):
-                narrowed = narrow(narrowing, student, run, lessons, fits)
+                narrowed = narrow(narrowing, student, run, lessons, limits)
                 trained, plan = narrowed.trained, narrowed.plan
         expected = logits(trained, data.validation.features)
         deployed, outcomes = quantized(
@@ -147,7 +195,7 @@ def compress(
             data,
             expected,
             calibration=calibration,
-            wide=wide,
+            precisions=tuple(dict.fromkeys((plan.precision, *(p for p in planned.also if p == "int16x8")))),
             settings=qat,
             max_drop=max_drop,
             stages=stages,
@@ -157,7 +205,7 @@ def compress(
             shutil.rmtree(unverified(run.path), ignore_errors=True)
             answered = {"fp32": expected} | known
             temperatures = {p: calibrated(own, p, data, student) for p, own in answered.items()}
-            card = make_card(trained.recipe, outcomes, temperatures, teachers, budget, plan, data, run.path)
+            card = make_card(trained.recipe, outcomes, temperatures, teachers, limits, plan, data, run.path)
             if narrowed is not None:
                 card["narrow"] = narrowed.card()
             files = write_files(
@@ -166,10 +214,11 @@ def compress(
                 data.validation,
                 card,
                 unverified(run.path),
-                budget.bytes,
+                limits,
+                plan.precision,
                 expected=expected,
                 known=known,
-                float16="fp16" in also,
+                float16="fp16" in planned.also,
             )
         with stages.stage("verify"):
             # A run without a report is not finished, whatever an earlier compression left in it.
@@ -180,8 +229,8 @@ def compress(
             about = about_run(card, outcomes, max_drop, student.training.final, data.identity)
             if narrowed is not None:
                 about["narrow"] = narrowed.report()
-            judge(run, files, budget, about)
-    return Compressed(run, trained, list(teachers), files, budget, outcomes, temperatures, narrowed)
+            judge(run, files, limits, plan.precision, about)
+    return Compressed(run, trained, files, plan.precision, outcomes, temperatures, narrowed)
 
 
 def _write_plan(run: Run, stated: dict[str, Any]) -> None:

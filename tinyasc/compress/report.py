@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyasc.compress.budget import Budget
 from tinyasc.compress.deploy import Written
 from tinyasc.compress.drop import Outcome
+from tinyasc.compress.limits import Limits
+from tinyasc.compress.plan import Plan
 from tinyasc.compress.rules import weight_types
-from tinyasc.compress.solver import Plan
 from tinyasc.compress.teachers import weights_hash
 from tinyasc.compress.temperature import Temperature
 from tinyasc.compress.verify import versions
@@ -29,7 +29,7 @@ from tinyasc.training.run import Run, Trained
 
 
 class OverBudgetError(TinyascError):
-    """The written model breaks its budget; the best attempt is kept, labelled."""
+    """The written model breaks a limit; the best attempt is kept, labelled."""
 
 
 def make_card(
@@ -37,7 +37,7 @@ def make_card(
     outcomes: Mapping[str, Outcome],
     temperatures: Mapping[str, Temperature],
     teachers: Sequence[Trained],
-    budget: Budget,
+    limits: Limits,
     plan: Plan,
     data: Prepared,
     folder: Path,
@@ -67,7 +67,9 @@ def make_card(
             {"model": t.recipe.model, "recipe": t.recipe.name, "weights_blake2b": weights_hash(t)} for t in teachers
         ],
         "distill": student.distill.model_dump() if student.distill is not None else None,
-        "budget": {"text": budget.text, "bytes": budget.bytes, "parameter_bytes_int8": plan.parameter_bytes},
+        **_budget_card(limits, plan),
+        "limits": [asdict(limit) for limit in limits.limits],
+        **({"rule": limits.rule.name} if limits.rule else {}),
         "quantization": {precision: outcome.card() for precision, outcome in outcomes.items()},
         "temperatures": {precision: t.card() for precision, t in temperatures.items()},
         "runtimes": versions(),
@@ -94,12 +96,16 @@ def about_run(
     }
 
 
-def judge(run: Run, files: list[Written], budget: Budget, about: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Writes report.json, with more `about` the run; refuses a model over its budget, named so by its file."""
-    int8 = next(f for f in files if f.precision == "int8")
-    met = int8.counts.parameter_bytes <= budget.bytes
+def judge(
+    run: Run, files: list[Written], limits: Limits, main: str = "int8", about: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Writes report.json, with more `about` the run; refuses a main model that breaks a limit, named so by its file."""
+    product = next(f for f in files if f.precision == main)
+    size, budget = product.counts.parameter_bytes, limits.budget
     report = {
-        "budget": asdict(budget) | {"parameter_bytes": int8.counts.parameter_bytes, "met": met},
+        "precision": main,
+        "budget": None if budget is None else asdict(budget) | {"parameter_bytes": size, "met": size <= budget.bytes},
+        "checks": [asdict(check) for check in product.checks],
         "files": [
             {
                 "file": f.path.name,
@@ -112,15 +118,22 @@ def judge(run: Run, files: list[Written], budget: Budget, about: Mapping[str, An
                 "file_bytes": f.counts.file_bytes,
                 "macs": f.counts.macs,
                 "validation": f.validation,
-                **f.checks,
+                **f.verified,
             }
             for f in files
         ],
         **about,
     }
     write_atomic(run.path / "report.json", json.dumps(report, indent=1))
-    if not met:
-        raise OverBudgetError(
-            f"{int8.path}: {int8.counts.parameter_bytes} bytes of parameters, over the budget "
-            f"of {budget.bytes}; kept under that name"
+    broken = [check for check in product.checks if not check.met]
+    if broken:
+        numbers = "; ".join(
+            f"{check.value} {check.what}, over the limit of {check.limit} ({check.origin})" for check in broken
         )
+        raise OverBudgetError(f"{product.path}: {numbers}; kept under that name")
+
+
+def _budget_card(limits: Limits, plan: Plan) -> dict[str, Any]:
+    if limits.budget is None:
+        return {}
+    return {"budget": asdict(limits.budget) | {f"parameter_bytes_{plan.precision}": plan.parameter_bytes}}

@@ -103,7 +103,7 @@ def verify(files: list[Written], deployed: Deployed, validation: Part, expected:
             )
         runtimes = {c.runtime: _entry(c, model, validation) for c in found["checks"]} | found["absent"]
         arena = arena_bytes(file.graph) | found["arena"]
-        checked.append(replace(file, checks={"arena": arena, "runtimes": runtimes}))
+        checked.append(replace(file, verified={"arena": arena, "runtimes": runtimes}))
     return checked
 
 

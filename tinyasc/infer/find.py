@@ -8,6 +8,7 @@ from tinyasc.errors import InputError
 
 RUNS = "runs"
 COMPRESSED = "model-int8.tflite"
+WIDE = "model-int16x8.tflite"  # what `compress --bits 16` writes in its place
 BUNDLED = Path(__file__).parent / "bundled" / "esc10-int8.tflite"
 
 
@@ -35,7 +36,10 @@ def newest_model(folder: Path) -> Path:
         InputError: there is none; the line says how to get one.
     """
     found = []
-    for path in (folder / RUNS).glob(f"*/{COMPRESSED}"):
+    paths = list((folder / RUNS).glob(f"*/{COMPRESSED}"))
+    narrow = {path.parent for path in paths}
+    paths += [path for path in (folder / RUNS).glob(f"*/{WIDE}") if path.parent not in narrow]
+    for path in paths:
         try:
             found.append((path.stat().st_mtime_ns, path))
         except OSError:  # a link to nowhere, or a run that was removed in between
