@@ -22,8 +22,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from tinyasc.compress.costs import predict
 from tinyasc.compress.narrow import deployed_graph
-from tinyasc.compress.solver import int8_bytes
 from tinyasc.data.cache import load_features
 from tinyasc.evaluate import metrics
 from tinyasc.frontend import normalize
@@ -32,10 +32,11 @@ from tinyasc.models import FAMILIES, build
 from tinyasc.training.features import cache_folder, class_indices, open_data
 from tinyasc.training.fit import logits
 from tinyasc.training.recipe import load_recipe
+from tinyasc.training.recipe_parts import FrontEndPart
 from tinyasc.training.run import Run
-from tinyasc_export.count import macs
 
-MELS, FRAMES, CLASSES = 64, 78, 10
+MELS, CLASSES = 64, 10
+FRONT_END = FrontEndPart(sample_rate=32000, clip_seconds=5, n_fft=2048, hop_length=2048, n_mels=MELS).record()
 AUGMENT = "{roll: true, gain_db: 6, time_mask: 10, freq_mask: 12, mixup_alpha: 0.3}"
 runs_option = click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/pruning"), show_default=True)
 
@@ -73,7 +74,8 @@ def run(
     width = int(width) if isinstance(FAMILIES[family].width.step, int) else width
     recipe = load_recipe(f"students/{family}", [f"model.{option}={width}"])
     module = build(family, n_classes=CLASSES, n_mels=MELS, **recipe.model_options)
-    budget = int8_bytes(deployed_graph(module, (1, MELS, FRAMES)))
+    costs = predict(deployed_graph(module, FRONT_END.shape), FRONT_END, [str(i) for i in range(CLASSES)], "int8")
+    budget = costs.parameter_bytes
     for fold in folds:
         teacher = runs / f"teacher-fold{fold}"
         tinyasc("train", "teachers/esc10", "--fast", "--root", root, "--run", teacher,
@@ -113,9 +115,8 @@ def table(runs: Path) -> None:
             for fold, place in folds.items():
                 nets = [Run(p / last) for p in sorted((place / "narrow").glob(f"{kind}-seed*"))]
                 scores.append([test_scores(net, fold) for net in nets])
-                graphs = [deployed_graph(net.load().module, (1, MELS, FRAMES)) for net in nets]
-                sizes += [int8_bytes(graph) for graph in graphs]
-                costs += [macs(graph) / 1e6 for graph in graphs]
+                sizes += reports[fold][kind]["parameter_bytes"]
+                costs += [macs / 1e6 for macs in reports[fold][kind]["macs"]]
             by_seed = np.mean(scores, axis=0)  # (seeds, 2)
             mean, sd = by_seed.mean(axis=0), by_seed.std(axis=0, ddof=1) if len(by_seed) > 1 else (np.nan, np.nan)
             kept = sum(report["kept"] == kind for report in reports.values())

@@ -71,7 +71,13 @@ def call(student, tmp_path, monkeypatch):
         if points is not None:
             told = iter(points)
             monkeypatch.setattr(drop_module, "drop", lambda *_: Drop(0, 0, next(told)))
-        settings = {"calibration": "mse", "wide": False, "settings": None, "max_drop": 1.0, "stages": Stages()}
+        settings = {
+            "calibration": "mse",
+            "precisions": ("int8",),
+            "settings": None,
+            "max_drop": 1.0,
+            "stages": Stages(),
+        }
         deployed, outcomes = quantized(trained, Run(tmp_path), DATA, expected, **settings | options)
         return deployed, outcomes, ran
 
@@ -123,7 +129,7 @@ def test_a_recipe_that_asks_for_16_bits_leaves_int8_alone(call):
 
 
 def test_every_precision_that_drops_is_trained(call):
-    _, outcomes, ran = call(points=[9.0, 9.0, 0.0, 0.0], wide=True)
+    _, outcomes, ran = call(points=[9.0, 9.0, 0.0, 0.0], precisions=("int8", "int16x8"))
     assert [s.precision for s in ran] == ["int8", "int16x8"] == list(outcomes)
 
 
@@ -131,6 +137,6 @@ def test_too_few_calibration_clips(student, tmp_path):
     trained, expected = student
     few = DATA.train.features[:2]
     data = DATA.__class__(**{**vars(DATA), "train": DATA.train.__class__(few, DATA.train.labels[:2])})
-    options = {"calibration": "mse", "wide": False, "settings": None, "max_drop": 1.0, "stages": Stages()}
+    options = {"calibration": "mse", "precisions": ("int8",), "settings": None, "max_drop": 1.0, "stages": Stages()}
     with pytest.raises(InputError, match="at least one per class: 3 are needed, the data has 2"):
         quantized(trained, Run(tmp_path), data, expected, **options)

@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from tiny_training import CLASSES, DATA, FRONT_END, TEACHER, Stop, StopAfter, recipe
+from graphs import int8_bytes
+from tiny_training import DATA, FRONT_END, TEACHER, Stop, StopAfter, recipe
 
 from tinyasc.compress import narrow as module
-from tinyasc.compress.budget import Budget
 from tinyasc.compress.lessons import Lessons
+from tinyasc.compress.limits import parse_limits
 from tinyasc.compress.narrow import (
-    Narrowing,
     Side,
     deployed_graph,
     is_better,
@@ -20,18 +20,18 @@ from tinyasc.compress.narrow import (
     stretched,
     tuning,
 )
-from tinyasc.compress.solver import int8_bytes, solve
+from tinyasc.compress.solver import solve
 from tinyasc.errors import InputError
-from tinyasc.frontend import FrontEnd
 from tinyasc.models.widths import layer_widths
 from tinyasc.training import fit as fit_module
 from tinyasc.training.recipe import check_recipe
-from tinyasc.training.recipe_parts import Narrow, Training
+from tinyasc.training.recipe_parts import FrontEndPart, Narrow, Training
 from tinyasc.training.run import Run
 from tinyasc_export.count import macs
 
 LESSONS = Lessons(DATA, TEACHER, None)
-BUDGET = Budget("4.5kB", 4500)
+LIMITS = parse_limits(budget="4500B", ram="none")
+PART = FrontEndPart(sample_rate=8000, clip_seconds=1.0, n_fft=512, hop_length=400, n_mels=16)
 QUICK = {"steps": 2, "epochs": 1, "final_epochs": 2, "seeds": 2, "from_width": 16}
 
 
@@ -40,20 +40,21 @@ def student(**parts):
     return recipe(**(quick | parts))
 
 
-def fits(graph):
-    return int8_bytes(graph) <= BUDGET.bytes
+def chosen(asked, limits=LIMITS, front_end=PART):
+    """The dense student that the solver takes, of a recipe with a front end as compress completes it."""
+    return solve([asked.model_copy(update={"front_end": front_end})], DATA.labels, limits).chosen
 
 
-def planned(asked, limit=fits):
-    plan = plan_narrowing(asked, FRONT_END, CLASSES, BUDGET, limit)
-    return plan, asked.model_copy(update={"model": asked.model | {plan.dense.option: plan.from_width}})
+def planned(asked, limits=LIMITS):
+    plan = plan_narrowing(chosen(asked, limits), DATA.labels, limits)
+    return plan, plan.wide
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("narrow"))
     plan, asked = planned(student())
-    return run, plan, asked, narrow(plan, asked, run, LESSONS, fits)
+    return run, plan, asked, narrow(plan, asked, run, LESSONS, LIMITS)
 
 
 def test_the_folder_holds_every_training_and_each_goes_on_from_the_one_before(finished):
@@ -68,12 +69,12 @@ def test_the_folder_holds_every_training_and_each_goes_on_from_the_one_before(fi
         assert trained.recipe.training.epochs == {"wide": 2, "step-1": 1, "step-2": 2}[part]
         widths = [w[1] for w in layer_widths(trained.module).values() if len(w) == 3]
         assert all(w % 4 == 0 for w in widths)
-    assert sizes[0] > sizes[1] > sizes[2] and sizes[0] > BUDGET.bytes >= sizes[2]
+    assert sizes[0] > sizes[1] > sizes[2] and sizes[0] > LIMITS.budget.bytes >= sizes[2]
     assert done.pruned.parameter_bytes[0] == sizes[2]
     dense = Run(run.path / "narrow/dense-seed1").load()
     assert dense.recipe.training.epochs == done.epochs == 5 and dense.recipe.training.seed == 1
-    assert dense.recipe.model["base_channels"] == plan.dense.width == 8
-    assert done.dense.parameter_bytes == (plan.dense.parameter_bytes,) * 2
+    assert dense.recipe.model["base_channels"] == plan.dense.plan.width == 8
+    assert done.dense.parameter_bytes == (plan.dense.plan.parameter_bytes,) * 2
 
 
 def test_what_was_kept_is_the_better_on_validation_clips_and_the_runs_own_model(finished):
@@ -105,7 +106,7 @@ def test_either_loads_as_any_run(finished, tmp_path, monkeypatch, kept):
     copied = Run(tmp_path)
     (tmp_path / "narrow").symlink_to(run.path / "narrow")
     monkeypatch.setattr(module, "is_better", lambda *_: kept == "pruned")
-    done = narrow(plan, asked, copied, LESSONS, fits)
+    done = narrow(plan, asked, copied, LESSONS, LIMITS)
     trained = copied.load()
     side = {"pruned": done.pruned, "dense": done.dense}[kept]
     graph = deployed_graph(trained.module, FRONT_END.shape)
@@ -129,7 +130,7 @@ def test_a_killed_step_resumes_to_the_same_bytes(tmp_path, monkeypatch, importan
     asked = student(narrow=QUICK | {"steps": 1, "seeds": 1, "importance": importance, "final_epochs": 3})
     plan, asked = planned(asked)
     whole, killed = Run(tmp_path / "whole"), Run(tmp_path / "killed")
-    narrow(plan, asked, whole, LESSONS, fits)
+    narrow(plan, asked, whole, LESSONS, LIMITS)
     real = fit_module.L.Trainer
 
     def trainer(*, callbacks, **options):
@@ -139,10 +140,10 @@ def test_a_killed_step_resumes_to_the_same_bytes(tmp_path, monkeypatch, importan
     with monkeypatch.context() as patch:
         patch.setattr(fit_module.L, "Trainer", trainer)
         with pytest.raises(Stop):
-            narrow(plan, asked, killed, LESSONS, fits)
+            narrow(plan, asked, killed, LESSONS, LIMITS)
     assert not (killed.path / "model.json").exists()
     assert (killed.path / "narrow/pruned-seed0/step-1/checkpoints/last.ckpt").is_file()
-    narrow(plan, asked, killed, LESSONS, fits)
+    narrow(plan, asked, killed, LESSONS, LIMITS)
     names = ["model.safetensors", "model.json"]
     files = [p.relative_to(whole.path) for name in names for p in whole.path.rglob(name)]
     assert len(files) == 8
@@ -159,11 +160,9 @@ def test_a_killed_step_resumes_to_the_same_bytes(tmp_path, monkeypatch, importan
 def test_any_limit_on_the_graph_can_be_what_has_to_be_held(tmp_path):
     """MACs in place of bytes."""
     asked = student(narrow=QUICK | {"seeds": 1, "steps": 1, "epochs": 1, "final_epochs": 1, "scope": "global"})
-    most = solve(student(model={"base_channels": 8}), FRONT_END, CLASSES, BUDGET).macs
-
-    def light(graph):
-        return macs(graph) <= most
-
+    most = chosen(student(model={"base_channels": 8})).plan.macs
+    per_second = chosen(student(model={"base_channels": 8})).plan.macs_per_second
+    light = parse_limits(budget="none", ram="none", macs=str(per_second))
     plan, asked = planned(asked, light)
     done = narrow(plan, asked, Run(tmp_path), LESSONS, light)
     assert 0.7 * most < done.pruned.macs[0] <= most
@@ -198,8 +197,8 @@ def test_a_single_seed_has_no_deviation():
 def test_the_dense_student_is_the_solvers_and_the_wide_one_twice_as_wide_by_default():
     asked = student(narrow={k: v for k, v in QUICK.items() if k != "from_width"})
     plan, _ = planned(asked)
-    assert plan == Narrowing(solve(asked, FRONT_END, CLASSES, BUDGET), 16)
-    assert type(plan.from_width) is int
+    assert dataclasses.replace(plan.dense.plan, share=1.0) == chosen(asked).plan
+    assert plan.from_width == 16 and type(plan.from_width) is int
 
 
 @pytest.mark.parametrize(
@@ -207,11 +206,11 @@ def test_the_dense_student_is_the_solvers_and_the_wide_one_twice_as_wide_by_defa
     [
         ({"training": {"final": True, "select": "last"}}, "training.final trains on"),
         ({"training": {"start_from": "runs/x"}}, "take training.start_from out"),
-        ({"narrow": {"from_width": 8}}, "holds the budget as it is; raise narrow.from_width"),
+        ({"narrow": {"from_width": 8}}, "holds the limits as it is; raise narrow.from_width"),
         ({"narrow": {"from_width": 10}}, "base_channels must be a multiple of 4, got 10"),
         (
             {"narrow": {"from_width": 32, "importance": "bn_scale", "round_to": 16}},
-            "still takes .* bytes and .* MACs when every",
+            "when every set of channels that bn_scale scores has 16 left: budget: .* NOT MET",
         ),
         ({"model": {"family": "caa_net"}}, "cannot be a student"),
         ({"model": {"family": "nothing"}}, "is unknown"),
@@ -219,14 +218,15 @@ def test_the_dense_student_is_the_solvers_and_the_wide_one_twice_as_wide_by_defa
 )
 def test_what_cannot_be_narrowed_is_refused_before_training(parts, words):
     with pytest.raises(InputError, match=words):
-        plan_narrowing(student(**parts), FRONT_END, CLASSES, BUDGET, fits)
+        plan_narrowing(chosen(student(**parts)), DATA.labels, LIMITS)
 
 
 def test_tf_sepnet_is_refused_by_name():
     asked = student(model={"family": "tf_sepnet", "base_channels": 16})
-    big = FrontEnd(sample_rate=8000, clip_samples=8000, n_fft=512, win_length=512, hop_length=200, n_mels=32)
+    big = FrontEndPart(sample_rate=8000, clip_seconds=1.0, n_fft=512, hop_length=200, n_mels=32)
+    limits = parse_limits(budget="50000B")
     with pytest.raises(InputError, match="model family tf_sepnet cannot be removed"):
-        plan_narrowing(asked, big, CLASSES, Budget("x", 50_000), fits)
+        plan_narrowing(chosen(asked, limits, big), DATA.labels, limits)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from counted_graphs import cached_graphs  # noqa: F401
+from graphs import int8_bytes
 
 from tinyasc.compress import solver
 from tinyasc.compress.limits import Limit, Limits
@@ -14,7 +15,6 @@ from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.recipe_parts import FrontEndPart
 from tinyasc_export.capture import capture
 from tinyasc_export.count import count
-from tinyasc_export.graph import WEIGHTED
 from tinyasc_export.lower import lower
 from tinyasc_export.quantize import calibrate, quantize_int8
 
@@ -84,12 +84,6 @@ def test_the_shipped_student_holds_128_kilobytes_and_30_mmac_per_second(family):
     plan = solve(recipe, front_end, 131072)
     assert plan.width == recipe.model_options[FAMILIES[family].width.option]
     assert plan.macs <= 30_000_000
-
-
-def int8_bytes(graph):
-    """By hand: biases of convolutions and linear layers take 4 bytes, everything else 1."""
-    biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
-    return sum(math.prod(t.shape) * (4 if t.name in biases else 1) for t in graph.constants())
 
 
 @pytest.fixture(scope="module")

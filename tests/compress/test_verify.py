@@ -13,6 +13,7 @@ from tinyasc.compress import deploy as deploy_module
 from tinyasc.compress import micro
 from tinyasc.compress import verify as verify_module
 from tinyasc.compress.deploy import deploy, publish, write_files
+from tinyasc.compress.limits import parse_limits
 from tinyasc.compress.verify import DisagreementError, verify
 from tinyasc.errors import TinyascError
 from tinyasc.training.fit import fit, logits
@@ -35,7 +36,7 @@ def student(tmp_path_factory):
 
 def write(student, folder):
     trained, deployed, expected = student
-    return write_files(deployed, trained, DATA.validation, {}, folder, 1 << 20, expected=expected, float16=True)
+    return write_files(deployed, trained, DATA.validation, {}, folder, parse_limits(), expected=expected, float16=True)
 
 
 def verified(student, folder):
@@ -50,7 +51,7 @@ def test_what_agrees_is_said_with_its_size(student, tmp_path):
         "model-fp32.tflite", "model-fp32.onnx", "model-fp16.tflite", "model-int8.tflite", "model-int16x8.tflite",
     }  # fmt: skip
     for f in files.values():
-        for entry in f.checks["runtimes"].values():
+        for entry in f.verified["runtimes"].values():
             assert entry["largest_difference"] <= entry["allowed"] and entry["clips"] == len(DATA.validation.labels)
             assert entry["accuracy"] == pytest.approx(f.validation["accuracy"], abs=0.1)
     for name in ("model-int8.tflite", "model-int16x8.tflite"):
@@ -61,7 +62,7 @@ def test_what_agrees_is_said_with_its_size(student, tmp_path):
         # Activations alone are planned; TensorFlow Lite Micro's head holds them too.
         assert 0 < arena["planned"] <= arena["planned_pools_apart"] <= arena[micro.NAME]["head"]
         assert arena[micro.NAME]["total"] == arena[micro.NAME]["head"] + arena[micro.NAME]["tail"]
-    assert list(files["model-fp32.onnx"].checks["runtimes"]) == ["onnxruntime"]
+    assert list(files["model-fp32.onnx"].verified["runtimes"]) == ["onnxruntime"]
     moved = publish(list(files.values()), tmp_path)
     assert not (tmp_path / "u").exists() and all(f.path.is_file() and f.path.parent == tmp_path for f in moved)
 
@@ -175,9 +176,9 @@ def test_an_absent_runtime_is_said_and_never_passed(student, tmp_path, monkeypat
     monkeypatch.setattr(micro.platform, "system", lambda: system)
     monkeypatch.setattr(micro.platform, "machine", lambda: machine)
     (int8,) = (f for f in verified(student, tmp_path) if f.precision == "int8")
-    assert int8.checks["runtimes"][micro.NAME] == words == int8.checks["arena"][micro.NAME]
+    assert int8.verified["runtimes"][micro.NAME] == words == int8.verified["arena"][micro.NAME]
     # LiteRT is then held against the reference.
-    assert int8.checks["runtimes"]["LiteRT, reference kernels"]["against"] == "the numpy reference"
+    assert int8.verified["runtimes"]["LiteRT, reference kernels"]["against"] == "the numpy reference"
 
 
 @needs_micro
@@ -185,7 +186,7 @@ def test_many_clips_are_sampled_evenly(student, tmp_path, monkeypatch):
     monkeypatch.setattr(verify_module, "REFERENCE_CLIPS", 3)
     monkeypatch.setattr(verify_module, "MICRO_CLIPS", 5)
     (int8,) = (f for f in verified(student, tmp_path) if f.precision == "int8")
-    found = int8.checks["runtimes"]
+    found = int8.verified["runtimes"]
     assert found[micro.NAME]["clips_compared"] == 3 and found[micro.NAME]["clips"] in (5, 6)
     assert found["LiteRT, reference kernels"]["clips"] == len(DATA.validation.labels)
     assert found["LiteRT, reference kernels"]["clips_compared"] == found[micro.NAME]["clips"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 from hypothesis import strategies as st
@@ -320,3 +321,9 @@ def small_student(seed: int = 0, gate: str = "hardswish") -> Net:
     x = net.op("reshape", [net.op("mean", [x], axes=(1, 2))], shape=(1, 8))
     net.linear(x, 10)
     return net
+
+
+def int8_bytes(graph):
+    """By hand: biases of convolutions and linear layers take 4 bytes, everything else 1."""
+    biases = {op.inputs[2] for op in graph.ops if op.kind in WEIGHTED and len(op.inputs) == 3}
+    return sum(math.prod(t.shape) * (4 if t.name in biases else 1) for t in graph.constants())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from graphs import BUNDLE, Net, nets, quantize_features
+from graphs import BUNDLE, Net, int8_bytes, nets, quantize_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modules import randomize
 from runtimes import run_litert, run_tflm
 
-from tinyasc.compress.solver import int8_bytes
 from tinyasc.models import build
 from tinyasc_export import reference
 from tinyasc_export.capture import capture

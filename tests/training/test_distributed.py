@@ -137,7 +137,7 @@ def test_one_process_has_no_weights():
 def test_compress_refuses_several_processes(as_process, tmp_path):
     as_process(0, 2)
     with pytest.raises(InputError, match="compress runs in one process"):
-        pipeline.make_plan(Run(tmp_path), [load_recipe("students/demo")], parse_limits())
+        pipeline.make_plan([], [load_recipe("students/demo")], parse_limits())
 
 
 def test_only_the_first_process_holds_the_lock(as_process, tmp_path):

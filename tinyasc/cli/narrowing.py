@@ -7,7 +7,8 @@ from tinyasc.compress.narrow import Narrowed
 
 def narrowing_table(narrowed: Narrowed) -> list[str]:
     """Lines: both sides with validation score and bytes, then which was kept and why."""
-    lines = [f"{'':8}  {'from ' + narrowed.plan.option:>24}  {narrowed.monitor:>20}  {'int8 bytes':>17}  kept"]
+    size = f"{narrowed.plan.precision} bytes"
+    lines = [f"{'':8}  {'from ' + narrowed.plan.option:>24}  {narrowed.monitor:>20}  {size:>17}  kept"]
     for side in (narrowed.pruned, narrowed.dense):
         score = f"{side.mean:.4f}" + ("" if side.sd is None else f" +- {side.sd:.4f}")
         low, high = (f"{f(side.parameter_bytes):,}" for f in (min, max))

@@ -25,7 +25,7 @@ class Estimate:
     Args:
         seconds_per_batch: of forward, backward and step on random features.
         batches: of one epoch; None where the teacher's run does not say how many clips there are.
-        epochs: of the recipe.
+        epochs: of the recipe, or of all trainings where it narrows.
     """
 
     seconds_per_batch: float
@@ -83,7 +83,15 @@ def estimate(recipe: Recipe, teacher: Trained) -> Estimate:
         if len(seconds) > 1 and sum(seconds) > LONGEST_SECONDS:
             break
     timed = sorted(seconds[1:])
-    return Estimate(timed[len(timed) // 2], _batches(recipe, teacher), recipe.training.epochs)
+    return Estimate(timed[len(timed) // 2], _batches(recipe, teacher), _epochs(recipe))
+
+
+def _epochs(recipe: Recipe) -> int:
+    """Of all trainings: narrowing trains a pruned and a dense student for every seed."""
+    epochs, narrow = recipe.training.epochs, recipe.narrow
+    if narrow is None:
+        return epochs
+    return 2 * narrow.seeds * (epochs + (narrow.steps - 1) * narrow.epochs + narrow.final_epochs)
 
 
 def _batches(recipe: Recipe, teacher: Trained) -> int | None:

@@ -205,7 +205,9 @@ def compress(
             shutil.rmtree(unverified(run.path), ignore_errors=True)
             answered = {"fp32": expected} | known
             temperatures = {p: calibrated(own, p, data, student) for p, own in answered.items()}
-            card = make_card(trained.recipe, outcomes, temperatures, teachers, limits, plan, data, run.path)
+            # As trained, narrowed or not, but with the lines that the files are to say now.
+            recipe = trained.recipe.model_copy(update={"about": student.about})
+            card = make_card(recipe, outcomes, temperatures, teachers, limits, plan, data, run.path)
             if narrowed is not None:
                 card["narrow"] = narrowed.card()
             files = write_files(
