@@ -76,9 +76,23 @@ def plan(graph: Graph, *, pools_in_place: bool = True) -> Plan:
         The smallest plan found.
     """
     lives = liveness(graph)
-    choices = [_share(graph, lives, pools=pools) for pools in {False, pools_in_place}]
+    # Sharing ties tensors together, and a rigid block may fit worse than its tensors would alone.
+    kinds = {frozenset(), frozenset(ELEMENTWISE), frozenset(ELEMENTWISE + POOLS if pools_in_place else ELEMENTWISE)}
+    choices = [_share(graph, lives, in_place) for in_place in sorted(kinds, key=len)]
     plans = [_place(graph, lives, sharing, order) for sharing in choices for order in _ORDERS]
     return min(plans, key=lambda p: p.peak)
+
+
+def unshared_bytes(graph: Graph) -> int:
+    """The most bytes alive at one operator where every activation has a place of its own, each rounded up to 16.
+
+    So it is in TensorFlow Lite Micro, which copies views and writes nothing in place: its arena is this and scratch
+    buffers of its kernels, and what it keeps of tensors and operators.
+    """
+    lives = liveness(graph)
+    sizes = {name: -(-graph.tensors[name].nbytes // ALIGNMENT) * ALIGNMENT for name in lives}
+    steps = range(max(len(graph.ops), 1))
+    return max(sum(sizes[name] for name, life in lives.items() if life.first <= i <= life.last) for i in steps)
 
 
 def liveness(graph: Graph) -> dict[str, Life]:
@@ -104,7 +118,8 @@ class _Sharing:
     raster: set[str]
 
 
-def _share(graph: Graph, lives: dict[str, Life], *, pools: bool) -> _Sharing:
+def _share(graph: Graph, lives: dict[str, Life], kinds: frozenset[str]) -> _Sharing:
+    """Views, and the operators of `kinds` in place where that is possible."""
     s = _Sharing({graph.input: graph.input}, {graph.input: 0}, set(), {}, set())
     for i, op in enumerate(graph.ops):
         s.block[op.output], s.within[op.output] = op.output, 0
@@ -116,7 +131,8 @@ def _share(graph: Graph, lives: dict[str, Life], *, pools: bool) -> _Sharing:
         if op.kind == "concat" and _join_parts(graph, lives, s, op):
             s.views.add(op.output)
             continue
-        candidates = op.inputs if op.kind in ELEMENTWISE or (pools and op.kind in POOLS and _reads_ahead(op)) else []
+        allowed = op.kind in kinds and (op.kind not in POOLS or _reads_ahead(op))
+        candidates = op.inputs if allowed else []
         for name in candidates:
             if _may_overwrite(graph, lives, s, i, op, name):
                 _join(s, op.output, name, 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from students import s4
 
 from tinyasc_export import reference
-from tinyasc_export.memory import ALIGNMENT, Plan, liveness, plan
+from tinyasc_export.memory import ALIGNMENT, Plan, liveness, plan, unshared_bytes
 
 
 def at_each_step(p: Plan, graph) -> list[list[str]]:
@@ -89,6 +89,7 @@ def test_lives_by_hand():
     p = plan(net.graph)
     assert p.in_place == {b: a, c: b} and p.peak == 2 * 4 * 4 * 8 * 4 == p.lower_bound
     assert p.live_bytes == (1024, 1024, 1024)
+    assert unshared_bytes(net.graph) == 3 * 4 * 4 * 8 * 4  # at the ReLU: the input, its own, and its output
 
 
 def test_an_operand_that_is_still_read_is_not_overwritten():
@@ -134,3 +135,4 @@ def test_a_graph_without_operators():
     net = Net((1, 2, 2, 3))
     p = plan(net.graph)
     assert (p.peak, p.offsets, p.lower_bound) == (48, {"x": 0}, 48)
+    assert unshared_bytes(net.graph) == 48 and unshared_bytes(Net((1, 1, 1, 3)).graph) == 16
