@@ -127,6 +127,24 @@ def test_a_board_binds():
     assert over.arena_bytes > 96 * 1024 or over.ram_bytes > 128 * 1024
 
 
+def test_a_limit_on_ram_that_tflite_micro_would_break_is_said():
+    solution = solve(parse_limits(board="nucleo-l476rg"), student(n_mels=64, base_channels=64))
+    plan = solution.chosen.plan
+    micro = plan.ram_bytes - plan.arena_bytes + plan.arena_unshared_bytes
+    assert micro > 128 * 1024
+    (note,) = (note for note in solution.notes if "TensorFlow Lite Micro" in note)
+    assert note.startswith("ram holds with the arena as planned;") and f"needs {micro:,} of 131,072 bytes" in note
+    assert not any("Micro" in note for note in solve(one("ram", micro), student(n_mels=64)).notes)
+
+
+def test_the_arena_is_no_larger_for_sharing():
+    """CP-Mobile's additions over an operand would tie its maps together and cost more than they save."""
+    part = FrontEndPart(sample_rate=32000, clip_seconds=5.0, n_fft=2048, hop_length=2048, n_mels=64)
+    recipe = load_recipe("students/cp_mobile").model_copy(update={"front_end": part})
+    plan = solve(Limits(), recipe).chosen.plan
+    assert plan.arena_bytes == plan.arena_unshared_bytes
+
+
 def test_the_ram_is_arena_front_end_and_stack():
     plan = solve(Limits()).chosen.plan
     assert plan.ram_bytes == plan.arena_bytes + plan.front_end_bytes + STACK_BYTES

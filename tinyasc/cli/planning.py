@@ -91,7 +91,8 @@ def print_plan(planned: Planned, time: Estimate) -> None:
         f"{plan.quantization_bytes:,} bytes of scales and zero points, file at most {plan.file_bytes:,} bytes"
     )
     click.echo(
-        f"RAM: arena {plan.arena_bytes:,} ({plan.arena_pools_in_place_bytes:,} where kernels write pools in place) + "
+        f"RAM: arena {plan.arena_bytes:,} ({plan.arena_pools_in_place_bytes:,} where kernels write pools in place, "
+        f"{plan.arena_unshared_bytes:,} where nothing shares its place, as in TensorFlow Lite Micro) + "
         f"front end {plan.front_end_bytes:,} + {STACK_BYTES:,} set aside for the stack, which is not known before C is "
         f"built = {plan.ram_bytes:,} bytes"
     )
@@ -100,7 +101,9 @@ def print_plan(planned: Planned, time: Estimate) -> None:
     click.echo(f"MACs: {plan.macs / 1e6:.2f} M per clip, {plan.macs_per_second / 1e6:.2f} M per second of sound{times}")
     for check in chosen.checks:
         click.echo(check.words())
-    click.echo(f"boards whose RAM and flash hold it, their runtime's code left out: {_boards(plan)}")
+    click.echo(
+        f"boards whose RAM and flash hold it as planned, their runtime's code and state left out: {_boards(plan)}"
+    )
     click.echo(_time(time))
     click.echo("dry run: nothing was trained or written")
 

@@ -12,7 +12,7 @@ from tinyasc_export.bundle import Bundle
 from tinyasc_export.count import count
 from tinyasc_export.graph import Graph
 from tinyasc_export.lower import cast
-from tinyasc_export.memory import plan
+from tinyasc_export.memory import plan, unshared_bytes
 from tinyasc_export.quantize import quantize_int8, quantize_int16x8
 from tinyasc_export.tflite import to_tflite
 
@@ -36,6 +36,8 @@ class Costs:
         macs: of one inference.
         arena_bytes: all activations as planned, pools beside their input.
         arena_pools_in_place_bytes: the same for kernels that let pools write over their input.
+        arena_unshared_bytes: the same where nothing shares its place, as in TensorFlow Lite Micro, whose own state and
+            scratch buffers come on top.
         front_end_bytes: see `front_end_state`.
         graph: what was counted.
         front_end: what feeds it.
@@ -49,6 +51,7 @@ class Costs:
     macs: int
     arena_bytes: int
     arena_pools_in_place_bytes: int
+    arena_unshared_bytes: int
     front_end_bytes: int
     graph: Graph = field(repr=False, compare=False)
     front_end: FrontEnd = field(repr=False, compare=False)
@@ -88,6 +91,7 @@ def measure(graph: Graph, front_end: FrontEnd, file_bytes: int) -> Costs:
         # The conservative one: kernels of runtimes in use do not write pools over their input.
         plan(graph, pools_in_place=False).peak,
         plan(graph).peak,
+        unshared_bytes(graph),
         front_end_state(front_end, width),
         graph,
         front_end,

@@ -30,6 +30,7 @@ class Plan:
         macs_per_second: of sound, of one inference per clip.
         arena_bytes: of all activations, pools beside their input.
         arena_pools_in_place_bytes: the same for kernels that let pools write over their input.
+        arena_unshared_bytes: the same where nothing shares its place, as in TensorFlow Lite Micro.
         front_end_bytes: of the front end's state.
         ram_bytes: arena, front end, and what is set aside for the stack.
     """
@@ -49,6 +50,7 @@ class Plan:
     macs_per_second: int
     arena_bytes: int
     arena_pools_in_place_bytes: int
+    arena_unshared_bytes: int
     front_end_bytes: int
     ram_bytes: int
 
@@ -71,6 +73,7 @@ class Plan:
             macs_per_second=costs.macs_per_second(),
             arena_bytes=costs.arena_bytes,
             arena_pools_in_place_bytes=costs.arena_pools_in_place_bytes,
+            arena_unshared_bytes=costs.arena_unshared_bytes,
             front_end_bytes=costs.front_end_bytes,
             ram_bytes=costs.ram_bytes,
         )

@@ -103,6 +103,8 @@ class Solver:
         self.notes += [f"not the recipe's whole size, by {c.words()}" for c in whole.checks if not c.met]
         if self.bits == "auto":
             chosen = self._wider(chosen)
+        if (note := _unshared_note(chosen)) is not None:
+            self.notes.append(note)
         return Solution(chosen, self.tried(), self._why(chosen), tuple(self.notes))
 
     def tried(self) -> tuple[Candidate, ...]:
@@ -215,6 +217,19 @@ class Solver:
         what = f"budget {text.text} ({text.bytes} bytes)" if budget and text and len(broken) == 1 else "these limits"
         narrowest = nearest_one.plan
         return f"{what} cannot be met: the narrowest student, {narrowest.words()}, needs {needs}; give at least that"
+
+
+def _unshared_note(chosen: Candidate) -> str | None:
+    """What to know where a limit on RAM holds as planned, but not where no activation takes another's place."""
+    plan = chosen.plan
+    needs = {"arena": plan.arena_unshared_bytes, "ram": plan.ram_bytes - plan.arena_bytes + plan.arena_unshared_bytes}
+    for check in chosen.checks:
+        if needs.get(check.name, 0) > check.limit:
+            return (
+                f"{check.name} holds with the arena as planned; TensorFlow Lite Micro, which lets no activation take "
+                f"another's place, needs {needs[check.name]:,} of {check.limit:,} {check.what} and its own state"
+            )
+    return None
 
 
 def solve(
