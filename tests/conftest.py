@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,15 @@ def shared_audio() -> Path:
     if not (SHARED_AUDIO / "README.md").is_file():
         pytest.skip(f"real audio is absent: {SHARED_AUDIO} is not there")
     return SHARED_AUDIO.resolve()
+
+
+@pytest.fixture(scope="session")
+def esc10_root() -> Path:
+    """The folder with ESC-10: what the environment variable TINYASC_ESC10 names, or that of the shared audio."""
+    root = Path(os.environ.get("TINYASC_ESC10") or SHARED_AUDIO / "esc10")
+    if not any((root / meta).is_file() for meta in ("meta.csv", "meta/esc50.csv")):
+        pytest.skip(f"ESC-10 is absent: no meta.csv in {root}; name its folder in TINYASC_ESC10")
+    return root.resolve()
 
 
 @pytest.fixture
