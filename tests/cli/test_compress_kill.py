@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from bisect import bisect
+from itertools import accumulate
 
 import pytest
 import yaml
@@ -78,15 +81,19 @@ def test_ten_kills_leave_the_same_bytes(tmp_path):
     assert {"graph-fp32.npz", "graph-int8.npz", "graph-int16x8.npz", "model.json"} <= set(whole)
     stages = [json.loads(s) for s in (tmp_path / "runs/whole/stages.jsonl").read_text().splitlines()]
     assert "qat int8" in [stage["stage"] for stage in stages]
-    # Until its first stage ends the command loads its modules and writes nothing.
-    work = sum(stage["seconds"] for stage in stages[1:])
+    # Before its second stage the command has written nothing.
+    names, seconds = [stage["stage"] for stage in stages], [stage["seconds"] for stage in stages]
+    ends = list(accumulate(seconds[1:]))
     rng, outcomes = random.Random(0), []
     for i in range(KILLS):
         run = tmp_path / f"runs/killed-{i}"
         process = start(tmp_path, str(run.relative_to(tmp_path)))
         assert process.stdout is not None
-        next(line for line in process.stdout if line.startswith("plan: "))
-        time.sleep(work * rng.uniform(i, i + 1) / KILLS)
+        # A moment of the whole run's work, from the start of its stage on: other work may slow this run down.
+        moment = ends[-1] * rng.uniform(i, i + 1) / KILLS
+        stage = bisect(ends, moment)
+        next(line for line in process.stdout if re.fullmatch(rf"{names[stage]}: [\d.]+ s\n", line))
+        time.sleep(moment - (ends[stage - 1] if stage else 0))
         ended = process.poll() is not None
         process.send_signal(signal.SIGKILL)
         process.communicate()
