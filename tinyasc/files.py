@@ -59,26 +59,37 @@ def check_writable(folder: Path, option: str) -> None:
         raise InputError(f"{option} {folder}: {there} is no folder that can be written to; name another") from None
 
 
+class InUseError(InputError):
+    """Another process holds a folder."""
+
+
 @contextmanager
 def locked(folder: Path, what: str = "folder") -> Iterator[None]:
     """Holds a folder that is there against a second process.
 
     Raises:
-        InputError: another process holds it.
+        InUseError: another process holds it.
     """
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{folder}: another process works in this {what}; wait for it or end it") from None
+            raise InUseError(f"{folder}: another process works in this {what}; wait for it or end it") from None
         yield
 
 
-def remove_unfinished(folder: Path, suffix: str) -> None:
-    """Removes what `write_atomic` left under a folder where it was killed; nothing else may be writing there."""
+def remove_unfinished(folder: Path, suffix: str, *, apart: str = "") -> None:
+    """Removes what `write_atomic` left under a folder where it was killed; nothing else may be writing there.
+
+    Args:
+        folder: searched with all that is in it.
+        suffix: of the files' names.
+        apart: a folder inside it that is left alone.
+    """
     # mkstemp's names end in eight characters.
     for file in folder.rglob(f".*{suffix}.????????"):
-        file.unlink(missing_ok=True)
+        if file.relative_to(folder).parts[0] != apart:
+            file.unlink(missing_ok=True)
 
 
 def file_hash(file: Path) -> str:

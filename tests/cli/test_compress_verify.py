@@ -197,14 +197,14 @@ def test_nonsense_options(folder, tmp_path):
 def test_too_few_training_clips_are_refused_before_training(folder, tmp_path, monkeypatch):
     from tinyasc.compress import pipeline
 
-    real = pipeline.prepare
+    real = lessons.prepare
 
     def few(*args):
         data = real(*args)
         part = data.train.__class__(data.train.features[:4], data.train.labels[:4])
         return data.__class__(**{**vars(data), "train": part})
 
-    monkeypatch.setattr(pipeline, "prepare", few)
+    monkeypatch.setattr(lessons, "prepare", few)
     line = tinyasc("compress", "--teacher", "runs/teacher", "--run", tmp_path / "r", code=2).line
     assert "at least one per class: 10 are needed, the data has 4" in line and not (tmp_path / "r").exists()
 

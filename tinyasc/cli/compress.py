@@ -9,6 +9,7 @@ import click
 
 from tinyasc.cli.narrowing import narrowing_table
 from tinyasc.cli.planning import announce_plan, check_picture, print_plan, student_recipes
+from tinyasc.cli.searching import print_search, print_search_plan, search_settings
 from tinyasc.cli.table import print_frontier
 from tinyasc.compress import micro
 from tinyasc.compress.boards import shipped_boards
@@ -17,10 +18,13 @@ from tinyasc.compress.estimate import estimate
 from tinyasc.compress.frontier import frontier_table, write_frontier
 from tinyasc.compress.limits import BITS, DEFAULT_BUDGET, DEFAULT_RAM, parse_limits
 from tinyasc.compress.pipeline import ALSO, compress, make_plan
+from tinyasc.compress.proxy import METRICS
 from tinyasc.compress.rules import shipped_rules
+from tinyasc.compress.searching import run_search
 from tinyasc.compress.teachers import front_ends_differ, load_teachers
 from tinyasc.compress.temperature import Temperature
 from tinyasc.errors import InputError
+from tinyasc.files import InUseError
 from tinyasc.training.run import Run, newest_teacher, relative
 
 
@@ -134,6 +138,31 @@ def _names(option: str) -> str:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Count more widths; print parameters, MACs and RAM of all, and draw them (a .json lies beside the picture).",
 )
+@click.option(
+    "--search",
+    "trials",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Train N students that hold the limits for a few epochs, the plan's first, and take the best. N counts those "
+    "of all workers: the same command on other machines shares the work.",
+)
+@click.option(
+    "--storage",
+    metavar="FILE|URL",
+    help="Where the workers of a search meet: a file, or sqlite:///search.db, postgresql://... [default: "
+    "search/journal.log in the run folder].",
+)
+@click.option(
+    "--search-epochs",
+    metavar="E",
+    type=click.IntRange(min=1),
+    help="Epochs of each training of the search [default: a tenth of the recipe's, at least 3].",
+)
+@click.option(
+    "--search-metric",
+    type=click.Choice(METRICS),
+    help=f"On validation clips, to compare by [default: {METRICS[0]}].",
+)
 def command(
     budget: str | None,
     flash: str | None,
@@ -155,6 +184,10 @@ def command(
     fast: bool,
     dry_run: bool,
     frontier: Path | None,
+    trials: int | None,
+    storage: str | None,
+    search_epochs: int | None,
+    search_metric: str | None,
 ) -> None:
     """Distil trained models into a student that holds every limit, quantise it, and write its files.
 
@@ -177,6 +210,7 @@ def command(
       tinyasc compress --teacher runs/cnn --teacher runs/resnet --set distill.ensemble=probabilities
       tinyasc compress --budget 64KB --narrow magnitude --set narrow.from_width=96
       tinyasc compress --also fp16 --max-drop 0.5
+      tinyasc compress --board nucleo-u575zi-q --family auto --search 12 --run runs/search
     """  # noqa: D301 (click reads the backspace)
     limits = parse_limits(
         budget=budget, flash=flash, ram=ram, macs=macs, board=board, rule=rule, copies=copies, bits=bits
@@ -203,19 +237,37 @@ def command(
         bits=bits,
         change_front_end=family == "auto",
         frontier=frontier is not None,
+        search=trials is not None,
         root=root,
         also=also,
     )
+    settings = search_settings(planned, trials, search_epochs, search_metric, storage)
+    if settings is not None and not dry_run:
+        announce_plan(planned)
+        planned = run_search(planned, settings, storage, folder, lambda line: click.echo(line, err=True))
+        print_search(planned)
     if frontier is not None:
-        points = frontier_table(planned.solution)
-        print_frontier(points)
-        for file in write_frontier(points, limits, frontier):
+        searched = planned.searched
+        points = frontier_table(planned.solution, None if searched is None else searched.accuracies(planned.solution))
+        if searched is None:
+            print_frontier(points)
+        for file in write_frontier(points, limits, frontier, () if searched is None else searched.results):
             click.echo(f"frontier: {relative(file)}", err=True)
     if dry_run:
-        print_plan(planned, estimate(planned.solution.chosen.recipe, planned.teachers[0]))
+        time = estimate(planned.solution.chosen.recipe, planned.teachers[0])
+        if settings is not None:
+            print_search_plan(planned, settings, time)
+        print_plan(planned, time)
         return
-    announce_plan(planned)
-    done = compress(planned, folder=folder, frontier=frontier is not None, max_drop=max_drop)
+    if settings is None:
+        announce_plan(planned)
+    try:
+        done = compress(planned, folder=folder, frontier=frontier is not None, max_drop=max_drop)
+    except InUseError as error:
+        if settings is None:
+            raise
+        click.echo(f"the search is done; the best student is trained by another worker ({error})")
+        return
     fp32, product = next(f for f in done.files if f.precision == "fp32"), done.product
     synthetic = " (synthetic scenes)" if done.student.synthetic else ""
     of = f" of {limits.budget.bytes:,}" if limits.budget else ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyasc.compress.limits import WHAT, Limits
-from tinyasc.compress.plan import Candidate, Solution
+from tinyasc.compress.plan import Candidate, Result, Solution
 from tinyasc.evaluate.plots import GRID, INK, write_figure
 from tinyasc.files import write_atomic
 
@@ -111,20 +111,23 @@ def _rating(candidate: Candidate, score: float | None, known: bool) -> tuple[flo
     return None if score is None else (-score, plan.parameter_bytes, plan.macs_per_second, plan.ram_bytes)
 
 
-def write_frontier(points: Sequence[Point], limits: Limits, file: Path) -> list[Path]:
+def write_frontier(points: Sequence[Point], limits: Limits, file: Path, results: Sequence[Result] = ()) -> list[Path]:
     """Writes the picture, and the table beside it as JSON with the same name.
 
     Args:
         points: of `frontier_table`.
         limits: drawn as lines.
         file: of the picture; it ends in .png.
+        results: of a search; the table holds all of its trials.
 
     Returns:
         Both files.
     """
     table = file.with_suffix(".json")
     lines = [{"name": name, "what": WHAT[name], "limit": number} for name, number in _lines(limits).items()]
-    write_atomic(table, json.dumps({"limits": lines, "students": [vars(p) for p in points]}, indent=1))
+    trials = [{**vars(r), "candidate": asdict(r.candidate.plan)} for r in results]
+    content = {"limits": lines, "students": [vars(p) for p in points]} | ({"trials": trials} if trials else {})
+    write_atomic(table, json.dumps(content, indent=1))
     return [write_figure(draw_frontier(points, limits), file), table]
 
 
@@ -173,6 +176,9 @@ def _panel(axes: Axes, points: Sequence[Point], limits: dict[str, int], up: tupl
             for p, px, py in zip(line, x, y, strict=True):
                 face = colour if p.met else "white"
                 axes.plot(px, py, marker, color=colour, markerfacecolor=face, markersize=6, zorder=3)
+                if p.accuracy is not None:
+                    score = f"{100 * p.accuracy:.0f} %"
+                    axes.annotate(score, (px, py), (5, -9), textcoords="offset points", fontsize=7, color=INK)
                 if p.chosen:
                     axes.plot(px, py, "*", color=INK, markersize=15, zorder=4)
     axes.set_xscale("log", base=2)

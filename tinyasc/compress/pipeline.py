@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,28 @@ from typing import Any
 from tinyasc.compress.deploy import Written, check_calibration, publish, write_files, write_graphs
 from tinyasc.compress.drop import MAX_DROP, Outcome, quantized
 from tinyasc.compress.frontier import frontier_table, write_frontier
-from tinyasc.compress.lessons import Lessons
+from tinyasc.compress.lessons import Clips
 from tinyasc.compress.limits import Limits
-from tinyasc.compress.live import live_teachers, shared_rate
 from tinyasc.compress.narrow import Narrowed, Narrowing, narrow, plan_narrowing
-from tinyasc.compress.plan import Solution
+from tinyasc.compress.plan import Searched, Solution
 from tinyasc.compress.report import about_run, judge, make_card
 from tinyasc.compress.solver import float_graph, solve
 from tinyasc.compress.stages import Stages
-from tinyasc.compress.teachers import ANSWERS, complete, in_order, teacher_logits, weights_hash, with_what_they_heard
+from tinyasc.compress.teachers import ANSWERS, complete, in_order, weights_hash
 from tinyasc.compress.temperature import Temperature, calibrated
 from tinyasc.compress.verify import unverified, verify
 from tinyasc.errors import InputError
 from tinyasc.files import remove_unfinished, write_atomic
 from tinyasc.training.distributed import world_size
-from tinyasc.training.features import prepare
 from tinyasc.training.fit import logits
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
-from tinyasc.training.waveforms import with_waveforms
 from tinyasc_export.tflite_rules import check_int16_operators
 
 # Precisions that are written when they are asked for.
 ALSO = ("fp16", "int16x8")
+# The folder of a search inside a run.
+SEARCH = "search"
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class Planned:
         solution: the student that was chosen, and what else was counted.
         narrowing: for a recipe with a `narrow` part.
         also: precisions to write beside the planned one, of `ALSO`.
+        searched: what a search found, whose best student is the one that was chosen.
     """
 
     teachers: list[Trained]
@@ -73,6 +73,7 @@ class Planned:
     solution: Solution
     narrowing: Narrowing | None
     also: tuple[str, ...]
+    searched: Searched | None = None
 
 
 def make_plan(
@@ -83,6 +84,7 @@ def make_plan(
     bits: str = "8",
     change_front_end: bool = False,
     frontier: bool = False,
+    search: bool = False,
     root: str | None = None,
     also: Collection[str] = (),
 ) -> Planned:
@@ -95,6 +97,7 @@ def make_plan(
         bits: of activations, one of `limits.BITS`.
         change_front_end: smaller front ends may be taken.
         frontier: count more widths of every family.
+        search: find every student that holds the limits.
         root: the data's folder, when it is not where the teachers' recipes say.
         also: precisions to write beside the planned one, of `ALSO`.
 
@@ -106,7 +109,7 @@ def make_plan(
         raise InputError("compress runs in one process; start it without torchrun")
     labels = teachers[0].labels
     completed = [complete(student, teachers, root) for student in students]
-    solution = solve(completed, labels, limits, bits, change_front_end, frontier)
+    solution = solve(completed, labels, limits, bits, change_front_end, frontier, search)
     chosen = solution.chosen
     if "int16x8" in also and chosen.plan.precision != "int16x8":
         # Now, and not after hours of training.
@@ -138,48 +141,36 @@ def compress(
         planned.solution.chosen.plan,
     )
     student = planned.solution.chosen.recipe if narrowing is None else narrowing.wide
-    data_part, front_end = student.data, student.front_end
-    assert data_part is not None and front_end is not None, "a teacher's recipe has both"
     stages = Stages()
     with stages.stage("features"):
-        prepared = with_what_they_heard(prepare(data_part, front_end.record()), teachers)
-        data = with_waveforms(prepared, student)
-        rate, live = None, None
-        if student.distill is not None and student.distill.teacher_on == "augmented":
-            rate = shared_rate(student, prepared, teachers)
-            live = live_teachers(student, prepared, teachers, rate)
+        clips = Clips.of(student, teachers)
+    data = clips.data
     check_calibration(len(data.train.labels), len(data.labels))
     # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
     qat, calibration = student.qat, student.calibration
     student = student.model_copy(update={"qat": None, "calibration": Recipe.model_fields["calibration"].default})
     identity = _hash(student.fingerprint(), *map(weights_hash, teachers), limits.identity, plan.precision)
     run = Run(folder or Path(RUNS) / f"{student.name}-{limits.label}-{identity[:8]}")
+    searched = planned.searched
+    if searched is not None:
+        identity, run = searched.identity, Run(searched.folder)
     with run.locked():
-        stated = {
-            "identity": identity,
-            "teachers": [str(teacher.path.absolute()) for teacher in teachers],
-            "budget": None if limits.budget is None else asdict(limits.budget),
-            "limits": [asdict(limit) for limit in limits.limits],
-            "rule": None if limits.rule is None else limits.rule.name,
-            "plan": asdict(plan),
-            "quantization": {
-                "calibration": calibration,
-                "qat": None if qat is None else qat.model_dump(),
-                "max_drop": max_drop,
-                "also": list(planned.also),
-            },
+        # Other workers of a search may be writing there.
+        remove_unfinished(run.path, "", apart=SEARCH)
+        quantization = {
+            "calibration": calibration,
+            "qat": None if qat is None else qat.model_dump(),
+            "max_drop": max_drop,
+            "also": list(planned.also),
         }
-        remove_unfinished(run.path, "")
-        _write_plan(run, stated)
+        write_plan(run, planned, identity, quantization)
         stages.keep_in(run.path)
-        if frontier:
-            write_frontier(frontier_table(planned.solution), limits, run.path / "frontier.png")
-        answers = None
-        by_gradient = student.narrow is not None and student.narrow.importance == "taylor"
-        if student.distill is not None and (live is None or by_gradient):
-            with stages.stage("teacher answers", run.path / ANSWERS):
-                answers = teacher_logits(run, teachers, student, data)
-        lessons = Lessons(data if rate is None else with_waveforms(prepared, student, rate), answers, live)
+        if frontier or searched is not None:
+            scores = None if searched is None else searched.accuracies(planned.solution)
+            points = frontier_table(planned.solution, scores)
+            write_frontier(points, limits, run.path / "frontier.png", () if searched is None else searched.results)
+        with stages.stage("teacher answers", run.path / ANSWERS):
+            lessons = clips.lessons(student, run, teachers)
         narrowed = None
         if narrowing is None:
             with stages.stage("distil", run.path / "model.json"):
@@ -235,18 +226,41 @@ def compress(
     return Compressed(run, trained, files, plan.precision, outcomes, temperatures, narrowed)
 
 
-def _write_plan(run: Run, stated: dict[str, Any]) -> None:
+def write_plan(run: Run, planned: Planned, identity: str, quantization: Mapping[str, Any] | None = None) -> None:
+    """Writes plan.json into a run that holds none, or one of the same identity; with the settings of `quantization`.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    check_plan(run, identity)
+    limits, searched = planned.limits, planned.searched
+    stated = {
+        "identity": identity,
+        "teachers": [str(teacher.path.absolute()) for teacher in planned.teachers],
+        "budget": None if limits.budget is None else asdict(limits.budget),
+        "limits": [asdict(limit) for limit in limits.limits],
+        "rule": None if limits.rule is None else limits.rule.name,
+        "plan": asdict(planned.solution.chosen.plan),
+    }
+    if quantization is not None:
+        stated["quantization"] = dict(quantization)
+    if searched is not None:
+        stated["search"] = {"metric": searched.metric, "epochs": searched.epochs, "trials": len(searched.results)}
+    write_atomic(run.path / "plan.json", json.dumps(stated, indent=1))
+
+
+def check_plan(run: Run, identity: str) -> None:
+    """Raises InputError where a folder holds something else than the compression of an identity."""
     file = run.path / "plan.json"
     if file.is_file():
         try:
             found = json.loads(file.read_text(encoding="utf-8"))["identity"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{file}: damaged; delete {run.path} or name another folder with --run") from None
-        if found != stated["identity"]:
+        if found != identity:
             raise InputError(f"{run.path}: holds another compression; name another folder with --run")
     elif (run.path / "recipe.yaml").is_file():
         raise InputError(f"{run.path}: holds a training run, no compression; name another folder with --run")
-    write_atomic(file, json.dumps(stated, indent=1))
 
 
 def _hash(*parts: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tinyasc.compress.costs import Costs
@@ -105,6 +107,44 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The widths of one family, with its multipliers and front end, that hold all limits and are worth a training.
+
+    Args:
+        recipe: of the family, at its own width.
+        options: as in `Plan`.
+        precision: of the main file.
+        step: between two widths.
+        least: the narrowest, in steps.
+        widest: the widest, in steps; it was counted, and costs grow with the width.
+        count: counts a student of that many steps, exactly.
+    """
+
+    recipe: Recipe
+    options: dict[str, Any]
+    precision: str
+    step: float
+    least: int
+    widest: int
+    count: Callable[[int], Candidate]
+
+    @property
+    def family(self) -> str:
+        """Of models."""
+        return self.recipe.family
+
+    @property
+    def label(self) -> str:
+        """What tells it from the family's other ones."""
+        assert self.recipe.front_end is not None, "a complete recipe has a front end"
+        more = "".join(f", {key} {value}" for key, value in self.options.items())
+        return f"{self.recipe.front_end.n_mels} mels{more}"
+
+    def __len__(self) -> int:
+        return self.widest - self.least + 1
+
+
+@dataclass(frozen=True)
 class Solution:
     """The student that was chosen, and what else was counted.
 
@@ -113,9 +153,62 @@ class Solution:
         tried: all that were counted, each once.
         why: how the choice was made.
         notes: what a reader should know of it: families left out, precision, a front end made smaller.
+        spans: of students that hold all limits, where a search among them was asked for.
     """
 
     chosen: Candidate
     tried: tuple[Candidate, ...]
     why: str
     notes: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A short training of one student.
+
+    Args:
+        number: of the trial.
+        candidate: the student.
+        state: "complete", "ended early" where it was worse than the median of the others, or "diverged".
+        value: of the search's metric; None unless it is complete.
+        accuracy: on validation clips, of the epoch that the recipe keeps; None unless it is complete.
+        epochs: that it was trained, as far as was told.
+    """
+
+    number: int
+    candidate: Candidate
+    state: str
+    value: float | None
+    accuracy: float | None
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    Args:
+        identity: of the problem.
+        folder: of the run.
+        metric: by which students were compared.
+        epochs: of each.
+        results: of every trial that was trained.
+    """
+
+    identity: str
+    folder: Path
+    metric: str
+    epochs: int
+    results: tuple[Result, ...]
+
+    def accuracies(self, solution: Solution) -> list[float | None]:
+        """Of every student of `solution.tried`, where it was trained whole."""
+        known = [(result.candidate.plan, result.accuracy) for result in self.results]
+        return [next((score for plan, score in known if plan == c.plan), None) for c in solution.tried]
+
+    def ranked(self) -> list[Result]:
+        """The whole trainings, the best first; of equals the one that was tried first."""
+        sign = 1 if self.metric.endswith("loss") else -1
+        whole = [(sign * r.value, r.number, r) for r in self.results if r.value is not None]
+        return [result for *_, result in sorted(whole, key=lambda w: w[:2])]

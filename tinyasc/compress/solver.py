@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from tinyasc.compress.costs import predict
 from tinyasc.compress.limits import Limits
-from tinyasc.compress.plan import Candidate, Plan, Solution
+from tinyasc.compress.plan import Candidate, Plan, Solution, Span
 from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd
 from tinyasc.models import FAMILIES, build, check_input
@@ -119,7 +120,38 @@ class Solver:
             for j, share in enumerate(FRONTIER_SHARES):
                 self._count(shape, max(1, round(share * _steps(shape.recipe))))
                 self.report(i * len(FRONTIER_SHARES) + j + 1, len(found) * len(FRONTIER_SHARES), shape.recipe.family)
-        return Solution(solution.chosen, self.tried(), solution.why, solution.notes)
+        return replace(solution, tried=self.tried())
+
+    def add_spans(self, solution: Solution) -> Solution:
+        """Finds for every family, front end and multipliers the widths that hold all limits at the chosen precision.
+
+        The narrowest is half as wide as the widest: a quarter of its parameters.
+        """
+        precision, spans, notes = solution.chosen.plan.precision, [], list(solution.notes)
+        shapes = [shape for family in self.families for shape in family]
+        for i, shape in enumerate(shapes):
+            try:
+                widest = self._widest_holding(shape, precision)
+            except InputError as error:
+                notes.append(f"{shape.recipe.family} is not searched in all its shapes: {error}")
+                continue
+            finally:
+                self.report(i + 1, len(shapes), shape.recipe.family)
+            if widest:
+                count = partial(self._count, shape, precision=precision)
+                step, least = FAMILIES[shape.recipe.family].width.step, math.ceil(LEAST_SHARE_OF_WIDTH * widest)
+                spans.append(Span(shape.recipe, shape.options, precision, step, least, widest, count))
+        return replace(solution, tried=self.tried(), notes=tuple(dict.fromkeys(notes)), spans=tuple(spans))
+
+    def _widest_holding(self, shape: _Shape, precision: str) -> int:
+        """In steps; 0 where none holds. Costs grow with the width, so it lies by bisection."""
+        low, high = 0, _steps(shape.recipe)
+        if self._count(shape, high, precision).met:
+            return high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._count(shape, middle, precision).met else (low, middle)
+        return low
 
     def _widest(self, shapes: list[_Shape], best: float) -> Candidate | None:
         """The widest of a family that holds the limits; the narrowest where none does; None where another is better."""
@@ -239,8 +271,11 @@ def solve(
     bits: str = "8",
     change_front_end: bool = False,
     frontier: bool = False,
+    search: bool = False,
 ) -> Solution:
-    """Chooses a student as `Solver` does, with a progress view; `frontier` counts more widths of every family.
+    """Chooses a student as `Solver` does, with a progress view.
+
+    `frontier` counts more widths of every family, `search` finds all students that hold the limits.
 
     `wide` says that it will be written at int16x8 too.
 
@@ -250,7 +285,8 @@ def solve(
     with progress("count students") as report:
         solver = Solver(students, labels, limits, bits, change_front_end=change_front_end, report=report)
         solution = solver.solve()
-        return solver.add_frontier(solution) if frontier else solution
+        solution = solver.add_frontier(solution) if frontier else solution
+        return solver.add_spans(solution) if search else solution
 
 
 def float_graph(recipe: Recipe, width: float, n_classes: int) -> Graph:

@@ -50,6 +50,7 @@ def fit(
     teachers: LiveTeachers | None = None,
     title: str = "train",
     module: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """Trains, or resumes, or returns what is already trained.
 
@@ -63,6 +64,7 @@ def fit(
         title: of the progress bar.
         module: to go on with in place of the recipe's fresh model: the same with some layers narrower, whose widths
             are kept with the run.
+        callbacks: more of Lightning's, which may end the training with an exception.
 
     Raises:
         InputError: the folder holds another recipe, or a damaged checkpoint.
@@ -85,7 +87,8 @@ def fit(
     if run.finished:
         return run.load()
     usual = layer_widths(fresh)
-    weights, validation = train_module(module, recipe, run, data, teacher=teacher, teachers=teachers, title=title)
+    lessons = {"teacher": teacher, "teachers": teachers}
+    weights, validation = train_module(module, recipe, run, data, **lessons, title=title, callbacks=callbacks)
     if rank() == 0:
         run.save(
             weights,

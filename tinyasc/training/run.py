@@ -68,7 +68,8 @@ class Run:
         """Holds the folder against a second process.
 
         Raises:
-            InputError: another process works in it, or it holds something else than a run.
+            InUseError: another process works in it.
+            InputError: it holds something else than a run.
         """
         if rank() > 0:
             # The first of torchrun's processes holds it for all.
