@@ -195,7 +195,7 @@ def test_nonsense_options(folder, tmp_path):
 
 
 def test_too_few_training_clips_are_refused_before_training(folder, tmp_path, monkeypatch):
-    from tinyasc.compress import pipeline
+    from tinyasc.compress import lessons
 
     real = lessons.prepare
 
