@@ -64,14 +64,22 @@ class LogMel(nn.Module):
             raise InputError(f"LogMel wants {wanted} of at least one frame, got {tuple(samples.shape)}")
         x = samples.to(self.window.dtype)
         x = x if record.stereo else x[:, None]
+        # On a CPU clip by clip: the spectra of one stay in its cache, those of a batch do not.
+        parts = x.split(1) if x.device.type == "cpu" else (x,)
+        maps = torch.cat([self._maps(part) for part in parts])
+        return maps * self.scale + self.offset
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """Features before normalisation of (clips, sides, samples)."""
+        record = self.front_end
         if record.pre_emphasis:
             x = torch.cat([x[..., :1], x[..., 1:] - record.pre_emphasis * x[..., :-1]], dim=-1)
         if record.center:
             x = nn.functional.pad(x, (record.n_fft // 2, record.n_fft // 2))
         frames = x.unfold(-1, record.n_fft, record.hop_length)
-        power = torch.fft.rfft(frames * self.window).abs().square()
+        spectrum = torch.fft.rfft(frames * self.window)
+        power = spectrum.real.square() + spectrum.imag.square()
         maps = (power @ self.filters.T).transpose(-1, -2)
         if record.log:
             maps = 10 * maps.clamp_min(record.amin).log10()
-        maps = torch.cat(with_deltas(maps, record.deltas), dim=1)
-        return maps * self.scale + self.offset
+        return torch.cat(with_deltas(maps, record.deltas), dim=1)

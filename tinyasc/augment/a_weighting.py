@@ -37,7 +37,13 @@ def loudest_level(x: Tensor, sample_rate: int, *, floor_db: float = -80.0) -> Te
     n_fft = 2 ** round(math.log2(0.1 * sample_rate))
     if x.shape[1] < n_fft:
         x = torch.nn.functional.pad(x, (0, n_fft - x.shape[1]))
-    frames = x.unfold(1, n_fft, n_fft // 2) * torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
+    window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
     weight = 10 ** (a_weighting(torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)).clamp_min(-80.0) / 10)
-    power = torch.fft.rfft(frames).abs().square() @ weight.to(x.device, x.dtype)
-    return 10 * power.amax(dim=1).clamp_min(10 ** (floor_db / 10)).log10()
+    weight = weight.to(x.device, x.dtype)
+    loudest = []
+    # On a CPU clip by clip: the spectra of one stay in its cache, those of a batch do not.
+    for part in x.split(1) if x.device.type == "cpu" else (x,):
+        spectrum = torch.fft.rfft(part.unfold(1, n_fft, n_fft // 2) * window)
+        power = (spectrum.real.square() + spectrum.imag.square()) @ weight
+        loudest.append(power.amax(dim=1))
+    return 10 * torch.cat(loudest).clamp_min(10 ** (floor_db / 10)).log10()

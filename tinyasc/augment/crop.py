@@ -49,7 +49,9 @@ def crop_samples(x: Tensor, lengths: Tensor, generator: Generator, *, samples: i
     slack = lengths.to(torch.int64).cpu() + 2 * pad - samples
     start = (uniform(len(x), 0, 1, generator) * (slack.abs() + 1)).long()
     start = torch.where(slack >= 0, start, -start) - pad
-    index = start[:, None] + torch.arange(samples)
-    inside = (index >= 0) & (index < lengths.cpu()[:, None])
-    values = x.gather(1, index.clamp(0, x.shape[1] - 1).to(x.device))
-    return values.masked_fill(~inside.to(x.device), 0.0)
+    y = x.new_zeros(len(x), samples)
+    for row, clip, begin, length in zip(y, x, start.tolist(), lengths.tolist(), strict=True):
+        first, last = max(begin, 0), min(begin + samples, length)
+        if first < last:
+            row[first - begin : last - begin] = clip[first:last]
+    return y

@@ -31,11 +31,13 @@ def time_scale(x: Tensor, lengths: Tensor, generator: Generator, *, max_scale: f
 def scale_time(x: Tensor, lengths: Tensor, factor: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """`time_scale` by given factors (batch,): y[t] = x(t / factor), into (batch, samples)."""
     longer = (lengths.cpu() * factor.double()).floor().long().clamp_max(samples)
-    position = torch.arange(samples, dtype=torch.float64) / factor.double()[:, None]
-    last = (lengths.cpu() - 1).clamp_min(0)[:, None]
-    left = torch.minimum(position.long(), last)
-    share = (position - left).clamp(0, 1).to(x.device, x.dtype)
-    right = torch.minimum(left + 1, last).to(x.device)
-    y = x.gather(1, left.to(x.device)) * (1 - share) + x.gather(1, right) * share
-    outside = torch.arange(samples) >= longer[:, None]
-    return y.masked_fill(outside.to(x.device), 0.0), longer
+    last = (lengths.cpu() - 1).clamp_min(0)
+    y = x.new_zeros(len(x), samples)
+    # Clip by clip: the positions of one stay in a processor's cache, those of a batch do not.
+    for row, clip, scale, end, n in zip(y, x, factor.double().tolist(), last.tolist(), longer.tolist(), strict=True):
+        position = torch.arange(n, dtype=torch.float64) / scale
+        left = position.long().clamp_max(end)
+        share = position.sub_(left).clamp_(0, 1).to(x.device, x.dtype)
+        right = (left + 1).clamp_max(end).to(x.device)
+        row[:n] = clip[left.to(x.device)] * (1 - share) + clip[right] * share
+    return y, longer
