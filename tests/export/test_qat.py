@@ -19,6 +19,7 @@ from tinyasc_export.reference import run
 STUDENTS = [
     pytest.param("sepconv_ca", {"base_channels": 8}, id="sepconv_ca"),
     pytest.param("amfm", {"channels_multiplier": 0.25}, id="amfm"),
+    pytest.param("pooled_cnn", {"base_channels": 4}, id="pooled_cnn"),
     pytest.param("cp_mobile", {"base_channels": 8, "grn": False}, id="cp_mobile"),
     pytest.param("cp_mobile", {"base_channels": 8, "grn": True}, id="cp_mobile-grn"),
 ]

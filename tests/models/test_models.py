@@ -333,6 +333,7 @@ def test_an_unknown_family_is_refused():
         ("cp_mobile", {"base_channels": 6}, "multiple of 4"),
         ("cp_mobile", {"base_channels": 0}, "from 1 up"),
         ("cp_mobile", {"expansion_rate": "2"}, "cp_mobile"),
+        ("pooled_cnn", {"kernel": 4}, "3 or 5"),
         ("split_resnet", {"split": "low"}, "true or false"),
         ("split_resnet", {"base_channels": 0}, "from 1 up"),
         ("bc_resnet", {"base_channels": 9}, "must be even"),

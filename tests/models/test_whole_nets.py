@@ -173,6 +173,7 @@ def test_amfm_student():
         ("bc_resnet", 1, 256, 314_650, [0.1] * 9),
         ("caa_net", 1, 64, 4_523_799, []),
         ("cp_mobile", 1, 256, 55_464, []),
+        ("pooled_cnn", 1, 64, 107_130, [0.0]),
         ("sepconv_ca", 1, 256, 75_562, [0.1, 0.1]),
         ("split_resnet", 3, 128, 3_246_108, []),
         ("tf_sepnet", 1, 256, 126_858, [0.1] * 18),  # two paths in each of nine blocks

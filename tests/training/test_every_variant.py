@@ -36,6 +36,8 @@ VARIANTS = [
     {"family": "amfm", "channels_multiplier": 0.125},
     {"family": "cp_mobile", "base_channels": 8, "grn": True},
     {"family": "cp_mobile", "base_channels": 8, "grn": False, "strides": 2024},
+    {"family": "pooled_cnn", "base_channels": 4, "kernel": 3},
+    {"family": "pooled_cnn", "base_channels": 4, "kernel": 5},
     {"family": "bc_resnet", "base_channels": 8, "sub_bands": 1},
     {"family": "bc_resnet", "base_channels": 8, "sub_bands": 4},
     {"family": "tf_sepnet", "base_channels": 16},

@@ -22,6 +22,7 @@ from tinyasc.models.atrous_cnn import AtrousCNN
 from tinyasc.models.bc_resnet import BCResNet
 from tinyasc.models.caa_net import CAANet
 from tinyasc.models.cp_mobile import CPMobile
+from tinyasc.models.pooled_cnn import PooledCNN
 from tinyasc.models.sepconv_ca import SepConvCA
 from tinyasc.models.split_resnet import SplitResNet
 from tinyasc.models.tf_sepnet import TFSepNet
@@ -59,6 +60,7 @@ FAMILIES = {
     "bc_resnet": Family(BCResNet, True, "Kim et al., DCASE 2021", Width("base_channels", 8, 80)),
     "caa_net": Family(CAANet, False, "Ren et al., 2020", Width("base_channels", 4, 64)),
     "cp_mobile": Family(CPMobile, True, "Schmid et al., DCASE 2023", Width("base_channels", 4, 32)),
+    "pooled_cnn": Family(PooledCNN, True, "after Ren et al., ICASSP 2019", Width("base_channels", 1, 16)),
     "sepconv_ca": Family(SepConvCA, True, "Xin et al., DCASE 2022", Width("base_channels", 4, 64)),
     "split_resnet": Family(SplitResNet, False, "McDonnell & Gao, DCASE 2019", Width("base_channels", 4, 24)),
     "tf_sepnet": Family(TFSepNet, True, "Cai et al., DCASE 2023", Width("base_channels", 16, 64)),
