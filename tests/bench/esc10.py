@@ -1,0 +1,259 @@
+"""ESC-10 out of fold: a plain CNN, three teachers, and int8 students of 128, 64 and 16 KB that learn from them.
+
+    python tests/bench/esc10.py train-plain RUNS ESC-50-master [SEEDS]         # labels alone; what has to be beaten
+    python tests/bench/esc10.py train-teachers RUNS ESC-50-master              # each on every fold
+    python tests/bench/esc10.py compress RUNS ESC-50-master [SEEDS [BUDGET...]]     # 128KB 64KB 16KB
+    python tests/bench/esc10.py published RUNS [BUDGET...]                        # one seed, the other protocol
+    python tests/bench/esc10.py table RUNS                                     # what is there
+
+A killed command goes on. Honest protocol: a fold's models hear the other four (training.final) and the last epoch is
+kept, so nothing is chosen on a test clip; recipes were chosen on validation folds. `published` is what is often printed
+of this set: the epoch with the most test clips right. It trains the same student again, watched; its last epoch must be
+the honest one to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from tinyasc.compress.live import live_teachers
+from tinyasc.compress.teachers import in_order, load_teachers
+
+from tinyasc.compress.deploy import deploy, graph_features
+from tinyasc.data.cache import load_features
+from tinyasc.evaluate import metrics, predictions, summary
+from tinyasc.evaluate.predictions import Predictions
+from tinyasc.files import write_atomic
+from tinyasc.frontend import normalize
+from tinyasc.models import build
+from tinyasc.training.classifier import Classifier
+from tinyasc.training.features import cache_folder, class_indices, prepare
+from tinyasc.training.fit import train_module
+from tinyasc.training.run import Run
+from tinyasc.training.waveforms import with_waveforms
+from tinyasc_export import reference
+from tinyasc_export.drift import quantize_input
+
+FOLDS = (1, 2, 3, 4, 5)
+BUDGETS = ("128KB", "64KB", "16KB")
+PLAIN = "teachers/esc10_plain"
+TEACHERS = ("teachers/esc10_attention", "teachers/esc10_split", "teachers/esc10_mfm")
+STUDENT = "students/esc10"
+COPIES = 10  # of test-time augmentation, each of which costs the model once more
+
+
+def run(*command: str) -> None:
+    """Runs a command of this environment and shows it."""
+    print("$", shlex.join(command), flush=True)
+    module = [sys.executable, "-m", "tinyasc.cli.main", *command[1:]]
+    subprocess.run(module if command[0] == "tinyasc" else list(command), check=True)
+
+
+def cross_validate(recipe: str, folder: Path, root: str, seeds: int) -> None:
+    """One training per fold and seed on all clips but the fold's, and answers on these, plain and of copies."""
+    settings = ("--root", root, "--seeds", str(seeds), "--run", str(folder), "--set", "training.final=true")
+    run("tinyasc", "evaluate", "--folds", recipe, *settings)
+    runs = sorted(folder.glob("fold*-seed*"))
+    if not all(answers_file(one, COPIES).is_file() for one in runs):
+        for one in runs:
+            measure(one, one, root, COPIES)
+
+
+def measure(model: Path, run_folder: Path, root: str, copies: int) -> None:
+    """Answers of a model on its own test fold, kept in its run."""
+    if not answers_file(run_folder, copies).is_file():
+        out = str(run_folder / f"answers-{copies}")
+        run("tinyasc", "evaluate", str(model), "--root", root, "--tta", str(copies), "--out", out)
+
+
+def answers_file(run_folder: Path, copies: int) -> Path:
+    """Where `measure` leaves answers; or, where a cross-validation left them, there."""
+    if copies == 1 and (run_folder / "test-predictions.npz").is_file():
+        return run_folder / "test-predictions.npz"
+    found = sorted((run_folder / f"answers-{copies}").glob("*/predictions.npz"))
+    return found[0] if found else run_folder / "none"
+
+
+def compress(runs: Path, root: str, seeds: int, budgets: Sequence[str]) -> None:
+    """The students of every budget and seed, fold by fold, each with its fold's teachers."""
+    for seed in range(seeds):
+        for budget in budgets:
+            for fold in FOLDS:
+                folder = student_folder(runs, budget, fold, seed)
+                if not (folder / "report.json").is_file():
+                    teachers = [part for recipe in TEACHERS for part in ("--teacher", str(taught(runs, recipe, fold)))]
+                    settings = ("--set", f"training.seed={seed}", "--set", "training.final=true", "--root", root)
+                    what = ("--budget", budget, "--student", STUDENT, *teachers, *settings)
+                    run("tinyasc", "compress", *what, "--run", str(folder))
+                for copies in (1, COPIES):
+                    measure(folder / "model-int8.tflite", folder, root, copies)
+
+
+def taught(runs: Path, recipe: str, fold: int) -> Path:
+    """The run of a fold's teacher."""
+    return runs / Path(recipe).name / f"fold{fold}-seed0"
+
+
+def student_folder(runs: Path, budget: str, fold: int, seed: int) -> Path:
+    """The run of one compression."""
+    return runs / f"student-{budget}" / f"fold{fold}-seed{seed}"
+
+
+class BestOnTest(Callback):
+    """Keeps the weights of the first epoch with the most test clips right: what honest work must not do."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
+        self.features, self.labels = features, labels
+        self.best: dict[str, Any] = {"right": -1, "weights": {}}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts."""
+        assert isinstance(pl_module, Classifier)
+        module = pl_module.average or pl_module.module
+        was = module.training
+        module.eval()
+        with torch.inference_mode():
+            answers = np.concatenate([module(torch.from_numpy(x)).numpy() for x in np.array_split(self.features, 8)])
+        module.train(was)
+        right = int((answers.argmax(axis=1) == self.labels).sum())
+        if right > self.best["right"]:
+            self.best = {"right": right, "weights": {k: v.clone() for k, v in module.state_dict().items()}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a training that is resumed."""
+        return self.best
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best so far."""
+        self.best = state_dict
+
+
+def published(runs: Path, budget: str) -> None:
+    """Trains the students of seed 0 again, watched, and keeps int8 answers of the best epoch on test and the last."""
+    for fold in FOLDS:
+        run_ = Run(runs / f"published-{budget}" / f"fold{fold}")
+        if (run_.path / "answers.npz").is_file():
+            continue
+        trained = Run(student_folder(runs, budget, fold, 0)).load()
+        recipe = trained.recipe
+        assert recipe.data is not None and recipe.front_end is not None
+        data = with_waveforms(prepare(recipe.data, recipe.front_end.record()), recipe)
+        teachers = in_order(load_teachers([Run(taught(runs, one, fold)) for one in TEACHERS]))
+        torch.manual_seed(recipe.training.seed)
+        shape = data.front_end.shape
+        facts = {"n_classes": len(data.labels), "n_mels": shape[1], "in_channels": shape[0], "n_frames": shape[2]}
+        module = build(recipe.family, **facts, **recipe.model_options)
+        test = load_features(data.split.test, data.front_end, cache_folder())
+        x, y = normalize(test, data.front_end), class_indices(data.split.test, data.labels)
+        watch = BestOnTest(x, y)
+        live = live_teachers(recipe, data, teachers, None)
+        with run_.locked():
+            weights, _ = train_module(module, recipe, run_, data, teachers=live, callbacks=[watch])
+            same = all(torch.equal(value, weights[name]) for name, value in trained.module.state_dict().items())
+            assert same, f"{run_.path}: its last epoch is not that of the honest run"
+            kept = {"labels": y}
+            for name, values in (("best", watch.best["weights"]), ("last", weights)):
+                module.load_state_dict(values)
+                deployed = deploy(dataclasses.replace(trained, module=module.eval()), data.train.features)
+                graph = deployed.int8_graph
+                maps = np.moveaxis(graph_features(x, deployed.scale, deployed.offset), 1, -1)
+                kept[name] = np.concatenate([reference.run(graph, quantize_input(graph, m[None])) for m in maps])
+            buffer = io.BytesIO()
+            np.savez(buffer, **kept)
+            write_atomic(run_.path / "answers.npz", buffer.getvalue())
+
+
+def joined(folder: Path, copies: int) -> Predictions | None:
+    """The answers of all folds of every seed that has them all."""
+    parts: list[Predictions] = []
+    for seed in range(100):
+        files = [answers_file(folder / f"fold{fold}-seed{seed}", copies) for fold in FOLDS]
+        if all(file.is_file() for file in files):
+            parts += [predictions.load(file) for file in files]
+    return predictions.join(parts) if parts else None
+
+
+def systems(runs: Path, copies: int) -> Iterator[tuple[str, Predictions]]:
+    """Every system whose answers are there."""
+    teachers = []
+    for recipe in (PLAIN, *TEACHERS):
+        if (found := joined(runs / Path(recipe).name, copies)) is not None:
+            yield Path(recipe).name, found
+            teachers += [found] if recipe in TEACHERS else []
+    if len(teachers) == len(TEACHERS):
+        first = [answers.where(answers.seeds == 0) for answers in teachers]
+        assert all((answers.clips == first[0].clips).all() for answers in first)
+        mean = np.mean([answers.probabilities for answers in first], axis=0)
+        yield "the three teachers' mean", dataclasses.replace(first[0], probabilities=mean)
+    for budget in BUDGETS:
+        if (found := joined(runs / f"student-{budget}", copies)) is not None:
+            yield f"student {budget}, int8", found
+
+
+def table(runs: Path) -> None:
+    """Mean and standard deviation over seeds, interval, and the paired bootstrap against the plain CNN."""
+    for copies in (1, COPIES):
+        print(f"\n{'The clip alone' if copies == 1 else f'Mean of {copies} copies: MACs x {copies}'}\n")
+        print("| system | seeds | accuracy, % | 95 % interval | log loss | against plain, points | p |")
+        print("|---|---|---|---|---|---|---|")
+        plain = None
+        for name, found in systems(runs, copies):
+            plain = plain or found
+            seeds = [found.where(found.seeds == seed) for seed in np.unique(found.seeds)]
+            scores = [metrics.evaluate(one.probabilities, one.labels) for one in seeds]
+            low, high = summary.evaluate(found)["intervals"]["accuracy"]
+            row = [name, str(len(seeds)), spread([100 * s["accuracy"] for s in scores], 2)]
+            row += [f"{100 * low:.1f} to {100 * high:.1f}", spread([s["log_loss"] for s in scores], 3)]
+            if found is plain:
+                row += ["", ""]
+            else:
+                pair = summary.compare(found, plain)["accuracy"]
+                difference, least, most = (100 * pair[key] for key in ("difference", "low", "high"))
+                row += [f"{difference:+.2f} ({least:+.2f} to {most:+.2f})", f"{pair['p']:.4f}"]
+            print(f"| {' | '.join(row)} |")
+    for budget in BUDGETS:
+        kept = [runs / f"published-{budget}" / f"fold{fold}" / "answers.npz" for fold in FOLDS]
+        if all(file.is_file() for file in kept):
+            folds = [np.load(file, allow_pickle=False) for file in kept]
+            right = {
+                key: np.concatenate([f[key].argmax(axis=1) == f["labels"] for f in folds]) for key in ("best", "last")
+            }
+            said = ", ".join(f"{key} epoch {100 * value.mean():.2f} %" for key, value in right.items())
+            print(f"\n{budget} int8, one seed, epoch CHOSEN ON THE TEST FOLD (published protocol): {said}")
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["train-plain", runs, root, *seeds]:
+            cross_validate(PLAIN, Path(runs) / Path(PLAIN).name, root, int(seeds[0]) if seeds else 3)
+        case ["train-teachers", runs, root]:
+            for recipe in TEACHERS:
+                cross_validate(recipe, Path(runs) / Path(recipe).name, root, 1)
+        case ["compress", runs, root]:
+            compress(Path(runs), root, 3, BUDGETS)
+        case ["compress", runs, root, seeds, *budgets]:
+            compress(Path(runs), root, int(seeds), budgets or BUDGETS)
+        case ["published", runs, *budgets]:
+            for budget in budgets or BUDGETS[:1]:
+                published(Path(runs), budget)
+        case ["table", runs]:
+            table(Path(runs))
+        case _:
+            sys.exit(__doc__)
