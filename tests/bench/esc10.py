@@ -209,13 +209,13 @@ def table(runs: Path) -> None:
         print("|---|---|---|---|---|---|---|")
         plain = None
         for name, found in systems(runs, copies):
-            plain = plain or found
+            plain = found if name == Path(PLAIN).name else plain
             seeds = [found.where(found.seeds == seed) for seed in np.unique(found.seeds)]
             scores = [metrics.evaluate(one.probabilities, one.labels) for one in seeds]
             low, high = summary.evaluate(found)["intervals"]["accuracy"]
             row = [name, str(len(seeds)), spread([100 * s["accuracy"] for s in scores], 2)]
             row += [f"{100 * low:.1f} to {100 * high:.1f}", spread([s["log_loss"] for s in scores], 3)]
-            if found is plain:
+            if plain is None or found is plain:
                 row += ["", ""]
             else:
                 pair = summary.compare(found, plain)["accuracy"]
