@@ -31,7 +31,7 @@ def recipe(family="sepconv_ca", n_mels=32, width=24):
 def span(family="sepconv_ca", n_mels=32, least=3, widest=6, broken=()):
     def count(steps):
         width = 4 * steps
-        plan = Plan(family, "base_channels", width, {}, n_mels, "int8", 1.0, *[100 * width] * 10)
+        plan = Plan(family, "base_channels", width, {}, n_mels, "int8", 1.0, *[100 * width] * 11)
         check = Check("budget", "bytes", 1, 1, steps not in broken, "--budget")
         return Candidate(plan, recipe(family, n_mels, width), (check,))
 
