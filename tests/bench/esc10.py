@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from tinyasc.compress.live import live_teachers
-from tinyasc.compress.teachers import in_order, load_teachers
 
 from tinyasc.compress.deploy import deploy, graph_features
+from tinyasc.compress.live import live_teachers
+from tinyasc.compress.teachers import in_order, load_teachers
 from tinyasc.data.cache import load_features
 from tinyasc.evaluate import metrics, predictions, summary
 from tinyasc.evaluate.predictions import Predictions

@@ -55,7 +55,7 @@ def test_what_agrees_is_said_with_its_size(student, tmp_path):
             assert entry["largest_difference"] <= entry["allowed"] and entry["clips"] == len(DATA.validation.labels)
             assert entry["accuracy"] == pytest.approx(f.validation["accuracy"], abs=0.1)
     for name in ("model-int8.tflite", "model-int16x8.tflite"):
-        found = files[name].checks
+        found = files[name].verified
         assert found["runtimes"][micro.NAME]["largest_difference"] == 0
         assert list(found["runtimes"]) == [micro.NAME, "LiteRT, reference kernels"]
         arena = found["arena"]
