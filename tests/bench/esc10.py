@@ -49,7 +49,7 @@ FOLDS = (1, 2, 3, 4, 5)
 BUDGETS = ("128KB", "64KB", "16KB")
 PLAIN = "teachers/esc10_plain"
 TEACHERS = ("teachers/esc10_attention", "teachers/esc10_split", "teachers/esc10_mfm")
-STUDENT = "students/esc10"
+STUDENT = "students/pooled_cnn"
 COPIES = 10  # of test-time augmentation, each of which costs the model once more
 
 

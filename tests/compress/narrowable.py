@@ -21,6 +21,7 @@ NETS = {
     "amfm": ("amfm", {"channels_multiplier": 0.375, "hidden": 12}),
     "cp_mobile": ("cp_mobile", {"base_channels": 16}),
     "cp_mobile-2024": ("cp_mobile", {"base_channels": 16, "strides": 2024, "grn": False}),
+    "pooled_cnn": ("pooled_cnn", {"base_channels": 8}),
     "bc_resnet": ("bc_resnet", {"base_channels": 8}),
     "bc_resnet-1": ("bc_resnet", {"base_channels": 8, "sub_bands": 1}),
 }

@@ -25,7 +25,7 @@ from tinyasc.models.sepconv_ca import SepConvCA
 from tinyasc.models.widths import LAYERS
 
 # Families whose units the tests hold against masked channels.
-NARROWABLE = ("amfm", "bc_resnet", "cp_mobile", "sepconv_ca")
+NARROWABLE = ("amfm", "bc_resnet", "cp_mobile", "pooled_cnn", "sepconv_ca")
 # A layer's name, "out" or "in", and the channel's place there; batch norms and depthwise layers are only "out".
 Place = tuple[str, str, int]
 Unit = frozenset[Place]

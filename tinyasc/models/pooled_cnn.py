@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from tinyasc.errors import InputError
 
-# Of the four convolutions: the paper's 5x5 where channels are few, 3x3 where nearly all parameters lie. [ours]
-KERNELS = (5, 5, 3, 3)
+# Of the first two convolutions, where channels are few: the paper's. Nearly all parameters lie in the other two. [ours]
+FIRST_KERNELS = (5, 5)
 
 
 class PooledCNN(nn.Module):
@@ -47,7 +47,7 @@ class PooledCNN(nn.Module):
             raise InputError(f"pooled_cnn: kernel must be 3 or 5, got {kernel!r}")
         layers: list[nn.Module] = []
         channels = in_channels
-        for i, size in enumerate((*KERNELS[:2], kernel, kernel)):
+        for i, size in enumerate((*FIRST_KERNELS, kernel, kernel)):
             width = base_channels * 2**i
             convolution = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
             layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
