@@ -23,15 +23,19 @@ def test_files_of_other_settings_go(tmp_path):
     folder.mkdir()
     (folder / "model-int8.onnx").write_text("of an export")
 
-    def left(deployed, budget="1MB", main="int8"):
+    def left(deployed, budget="1MB", main="int8", float16=False):
         write_graphs(deployed, trained, {}, folder)
         new, expected, limits = tmp_path / "new", logits(trained, DATA.validation.features), parse_limits(budget=budget)
-        publish(write_files(deployed, trained, DATA.validation, {}, new, limits, main, expected=expected), folder)
+        files = write_files(
+            deployed, trained, DATA.validation, {}, new, limits, main, expected=expected, float16=float16
+        )
+        publish(files, folder)
         assert not new.exists()
         assert (folder / "graph-int16x8.npz").is_file() is (deployed.int16x8_graph is not None)
         return {p.name for p in folder.glob("model-*")} - {"model-int8.onnx"}
 
     assert left(wide) == ALWAYS | {"model-int8.tflite", "model-int16x8.tflite"}
+    assert left(deployed, float16=True) == ALWAYS | {"model-int8.tflite", "model-fp16.tflite"}
     assert left(deployed) == ALWAYS | {"model-int8.tflite"}
     assert left(deployed, "1") == ALWAYS | {OVER_BUDGET.format("int8")}
     assert left(wide, "1", "int16x8") == ALWAYS | {OVER_BUDGET.format("int16x8")}

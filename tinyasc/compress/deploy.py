@@ -200,9 +200,6 @@ def write_files(
         checks = limits.checks(measure(graph, deployed.front_end, len(data))) if precision == main else []
         if not all(check.met for check in checks):
             path = folder / OVER_BUDGET.format(precision)
-        checks = limits.checks(measure(graph, deployed.front_end, len(data))) if precision == main else []
-        if not all(check.met for check in checks):
-            path = folder / OVER_BUDGET.format(precision)
         write_atomic(path, data)
         if suffix == "tflite" and constant_bytes(data) != counts.parameter_bytes:
             raise TinyascError(
@@ -224,7 +221,7 @@ def publish(files: list[Written], folder: Path) -> list[Written]:
         os.replace(f.path, there.path)
     files[0].path.parent.rmdir()
     # A file of an earlier compression in this folder with other settings would be taken for one of these.
-    names = {name.format(p) for name in ("model-{}.tflite", OVER_BUDGET) for p in ("int8", "int16x8")}
+    names = {name.format(p) for name in ("model-{}.tflite", OVER_BUDGET) for p in ("int8", "int16x8", "fp16")}
     for name in names - {f.path.name for f in moved}:
         (folder / name).unlink(missing_ok=True)
     return moved
