@@ -164,6 +164,8 @@ def test_what_is_refused_says_why_and_leaves_nothing(folder, tmp_path):
     run = tmp_path / "no"
     for options, words in (
         (["--set", "training.final=true", "--set", "training.select=last"], "training.final trains on"),
+        # The option stands, whatever the part is set to.
+        (["--set", "training.final=true", "--set", "training.select=last", "--set", "narrow=null"], "final trains on"),
         (["--set", "narrow.from_width=0.125"], "holds the limits as it is"),
         (["--set", "narrow.step=2"], "did you mean 'steps'"),
     ):

@@ -224,7 +224,8 @@ def command(
         click.echo(f"teacher: {runs[0].path} (newest in ./runs)", err=True)
     teachers = load_teachers(runs)
     if importance is not None:
-        overrides = (f"narrow.importance={importance}", *overrides)
+        # Last, so that no --set of the whole part undoes it.
+        overrides = (*overrides, f"narrow.importance={importance}")
     students = student_recipes(teachers[0], student, family, overrides, fast=fast)
     if any(recipe.front_end is None for recipe in students) and front_ends_differ(teachers):
         click.echo(
