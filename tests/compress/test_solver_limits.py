@@ -13,6 +13,7 @@ from tinyasc.compress import solver
 from tinyasc.compress.costs import STACK_BYTES, predict
 from tinyasc.compress.frontier import frontier_table, write_frontier
 from tinyasc.compress.limits import Limit, Limits, parse_limits
+from tinyasc.compress.pipeline import searchable_at_int16x8
 from tinyasc.errors import InputError
 from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.recipe_parts import FrontEndPart
@@ -320,3 +321,14 @@ def test_the_frontier_is_what_no_other_student_beats():
     assert best == {ordered[0], *ordered[2:-1]}
     unknown = [None, *scores[1:]]
     assert not any(p.best for p in frontier_table(solution, unknown) if p.accuracy is None)
+
+
+def test_a_search_leaves_out_what_could_not_be_written_at_int16x8_too():
+    model = {"family": "bc_resnet", "base_channels": 8}
+    recipes = [student(), Recipe(name="b", model=model, front_end=PART)]
+    found = solver.solve(recipes, LABELS, parse_limits(budget="1MB"), search=True)
+    assert {span.family for span in found.spans} == {"sepconv_ca", "bc_resnet"}
+    left = searchable_at_int16x8(found, len(LABELS))
+    assert left.spans == tuple(span for span in found.spans if span.family == "sepconv_ca")
+    assert left.chosen is found.chosen and left.notes[:-1] == found.notes
+    assert "bc_resnet is not searched, since int16x8 cannot run it: module blocks.2: rsqrt" in left.notes[-1]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,21 @@ def make_plan(
     if "int16x8" in also and chosen.plan.precision != "int16x8":
         # Now, and not after hours of training.
         check_int16_operators(float_graph(chosen.recipe, chosen.plan.width, len(labels)))
+        solution = searchable_at_int16x8(solution, len(labels))
     narrowing = None if chosen.recipe.narrow is None else plan_narrowing(chosen, labels, limits)
     return Planned(in_order(teachers), limits, solution, narrowing, tuple(sorted(set(also))))
+
+
+def searchable_at_int16x8(solution: Solution, n_classes: int) -> Solution:
+    """The same without those students to search among that could not be written at int16x8; a note says why."""
+    lacking: dict[str, str] = {}
+    for span in {span.family: span for span in solution.spans}.values():
+        try:
+            check_int16_operators(float_graph(span.recipe, span.least * span.step, n_classes))
+        except InputError as error:
+            lacking[span.family] = f"{span.family} is not searched, since int16x8 cannot run it: {error}"
+    spans = tuple(span for span in solution.spans if span.family not in lacking)
+    return replace(solution, spans=spans, notes=(*solution.notes, *lacking.values()))
 
 
 def compress(
