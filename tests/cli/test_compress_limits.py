@@ -56,8 +56,9 @@ def test_a_dry_run_says_everything_and_writes_nothing(folder):
     shown = result.stdout
     assert "plan: sepconv_ca (base_channels 12) at 32 mels, int8" in shown
     assert "note: not the recipe's whole size, by budget: " in shown
-    assert "(default; --ram none lifts it): met" in shown and "(--macs 2M): met" in shown
+    assert "(default; --ram none lifts it): met" in shown and "(--macs 2M --tta 2): met" in shown
     assert "time (estimate): " in shown and " s per epoch x 1 epochs" in shown
+    assert "the teachers' answers, validation, quantisation and checks not included" in shown
     assert "arena " in shown and "set aside for the stack" in shown and "nucleo-u575zi-q" in shown
     assert shown.splitlines()[-1] == "dry run: nothing was trained or written"
 

@@ -133,5 +133,5 @@ def _time(time: Estimate) -> str:
     whole = f"{time.seconds / 60:.0f} min" if time.seconds >= 120 else f"{time.seconds:.0f} s"
     return (
         f"time (estimate): {time.seconds_per_epoch:.1f} s per epoch x {time.epochs} epochs = {whole} of distillation "
-        "on this machine; augmentation, validation, quantisation and checks not included"
+        "on this machine; augmentation, the teachers' answers, validation, quantisation and checks not included"
     )

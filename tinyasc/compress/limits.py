@@ -159,7 +159,8 @@ def parse_limits(
             size = parse_budget(text, "budget" if name == "budget" else f"--{name}")
             given.append(Limit(name, size.text, size.bytes, f"--{name} {size.text}"))
     if macs is not None:
-        given.append(Limit("macs", macs.strip(), parse_macs(macs), f"--macs {macs.strip()}"))
+        times = f" --tta {copies}" if copies > 1 else ""
+        given.append(Limit("macs", macs.strip(), parse_macs(macs), f"--macs {macs.strip()}{times}"))
     if board is not None:
         found = load_board(board)
         sizes = {"flash": found.flash_bytes, "ram": found.ram_bytes}
