@@ -245,6 +245,16 @@ def test_the_newest_compressed_model_is_found(tmp_path):
     assert newest_model(tmp_path) == tmp_path / "runs" / "a" / "model-int8.tflite"
 
 
+def test_a_model_beside_one_that_broke_a_limit_is_no_default(tmp_path):
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "model-int16x8.tflite").touch()
+    assert newest_model(tmp_path) == run / "model-int16x8.tflite"
+    (run / "model-int8-over-budget.tflite").touch()
+    with pytest.raises(InputError):
+        newest_model(tmp_path)
+
+
 def test_no_compressed_model_is_answered_with_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match="tinyasc compress --budget 128KB"):
         newest_model(tmp_path)

@@ -9,6 +9,7 @@ from tinyasc.errors import InputError
 RUNS = "runs"
 COMPRESSED = "model-int8.tflite"
 WIDE = "model-int16x8.tflite"  # what `compress --bits 16` writes in its place
+OVER = "model-int8-over-budget.tflite"  # beside which the other stands for --also, and no limit was held against it
 BUNDLED = Path(__file__).parent / "bundled" / "esc10-int8.tflite"
 
 
@@ -37,8 +38,8 @@ def newest_model(folder: Path) -> Path:
     """
     found = []
     paths = list((folder / RUNS).glob(f"*/{COMPRESSED}"))
-    narrow = {path.parent for path in paths}
-    paths += [path for path in (folder / RUNS).glob(f"*/{WIDE}") if path.parent not in narrow]
+    other = {path.parent for name in (COMPRESSED, OVER) for path in (folder / RUNS).glob(f"*/{name}")}
+    paths += [path for path in (folder / RUNS).glob(f"*/{WIDE}") if path.parent not in other]
     for path in paths:
         try:
             found.append((path.stat().st_mtime_ns, path))
