@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 # Of a picture's axes: attribute of `Point`, words, the divisor of its unit, and the limits that are drawn on it.
 _ACROSS = ("parameter_bytes", "bytes of parameters, KB", 1024, ("budget",))
 _UP = (
-    ("macs_per_second", "MMAC per second of sound", 1e6, ("macs", "rule macs")),
+    ("macs_per_second", "MMAC per second of sound", 1e6, ("macs",)),
     ("ram_bytes", "RAM, KB", 1024, ("ram",)),
 )
 

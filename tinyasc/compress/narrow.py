@@ -65,7 +65,7 @@ class Narrowing:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared: validation scores and int8 bytes by seed."""
+    """One of the two that are compared: validation scores, bytes at the planned precision and MACs by seed."""
 
     kind: str
     width: float

@@ -277,8 +277,6 @@ def solve(
 
     `frontier` counts more widths of every family, `search` finds all students that hold the limits.
 
-    `wide` says that it will be written at int16x8 too.
-
     Raises:
         InputError: see `Solver.solve`.
     """
