@@ -124,6 +124,8 @@ def test_a_written_file_over_a_limit_is_kept_labelled_and_fails(folder, monkeypa
         (("--family", "amfm", "--student", "student.yaml"), "--student student.yaml is of another"),
         (("--frontier", "picture.pdf"), "name a .png file"),
         (("--bits", "16", "--set", "model.attention_activation=hardswish"), "hardswish has no int16 kernel"),
+        (("--run", "free", "--set", "augment.crop_frames=9999"), "cannot crop 9999 frames"),
+        (("--search", "1", "--run", "free", "--set", "decision_weights={none: 2.0}"), "is none of the data's labels"),
     ],
 )
 def test_what_is_refused_before_anything_is_written(folder, options, words):

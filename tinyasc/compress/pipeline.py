@@ -26,7 +26,7 @@ from tinyasc.compress.verify import unverified, verify
 from tinyasc.errors import InputError
 from tinyasc.files import remove_unfinished, write_atomic
 from tinyasc.training.distributed import world_size
-from tinyasc.training.fit import logits
+from tinyasc.training.fit import check_trainable, logits
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import RUNS, Run, Trained
 from tinyasc_export.tflite_rules import check_int16_operators
@@ -159,6 +159,8 @@ def compress(
         clips = Clips.of(student, teachers)
     data = clips.data
     check_calibration(len(data.train.labels), len(data.labels))
+    # Before the folder is taken: a recipe that cannot be trained leaves it free for the mended one.
+    check_trainable(student, data)
     # Quantisation-aware training starts from the trained student, so it is no part of that training's identity.
     qat, calibration = student.qat, student.calibration
     student = student.model_copy(update={"qat": None, "calibration": Recipe.model_fields["calibration"].default})

@@ -19,6 +19,7 @@ from tinyasc.compress.teachers import weights_hash
 from tinyasc.errors import InputError
 from tinyasc.files import InUseError
 from tinyasc.training.features import Prepared
+from tinyasc.training.fit import check_trainable
 from tinyasc.training.recipe import Recipe, load_recipe
 from tinyasc.training.run import RUNS, Run, Trained
 
@@ -68,7 +69,9 @@ def run_search(
     check_search(planned.solution)
     classes = _Classes(planned.teachers)
     chosen = planned.solution.chosen
-    identity = _identity(planned, settings, classes.clips(chosen.recipe).data)
+    data = classes.clips(chosen.recipe).data
+    check_trainable(chosen.recipe, data)
+    identity = _identity(planned, settings, data)
     run = Run(folder or Path(RUNS) / f"{chosen.recipe.name}-{planned.limits.label}-search-{identity[:8]}")
     _begin(run, planned, identity)
     where = storage or str(run.path / SEARCH / JOURNAL)

@@ -105,6 +105,11 @@ def fit(
     return run.load()
 
 
+def check_trainable(recipe: Recipe, data: Prepared) -> None:
+    """Raises InputError for a recipe that `fit` would refuse before it claims a folder."""
+    _built(recipe, data)
+
+
 def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
     """The recipe's model, with the seed's weights, and what it will have heard.
 
