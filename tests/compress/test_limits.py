@@ -114,7 +114,8 @@ def test_labels_name_what_was_typed_and_identities_the_numbers():
     assert parse_limits(rule="dcase2024-t1", ram="10KB").label == "ram10KB-dcase2024-t1"
     assert parse_limits(**NO).label == "unlimited"
     assert parse_limits(budget="16KB").identity == parse_limits(budget="16384").identity
-    seen = [parse_limits(**t).identity for t in ({}, {"ram": "1KB"}, {"macs": "1"}, {"copies": 2}, NO)]
+    assert parse_limits(copies=2).identity == parse_limits().identity  # nothing is held against their MACs
+    seen = [parse_limits(**t).identity for t in ({}, {"ram": "1KB"}, {"macs": "1"}, {"macs": "1", "copies": 2}, NO)]
     seen.append(parse_limits(rule="dcase2024-t1").identity)
     assert len(set(seen)) == len(seen)
 

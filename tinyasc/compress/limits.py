@@ -103,7 +103,9 @@ class Limits:
     def identity(self) -> str:
         """Equal for equal limits, however they were typed."""
         numbers = sorted(f"{limit.name} {limit.number}" for limit in self.limits)
-        return " ".join([*numbers, f"rule {self.rule.name}" if self.rule else "", f"x{self.copies}"])
+        # Without a limit on MACs copies are not held against anything.
+        copies = self.copies if any(limit.name == "macs" for limit in self.limits) else 1
+        return " ".join([*numbers, f"rule {self.rule.name}" if self.rule else "", f"x{copies}"])
 
     def checks(self, costs: Costs) -> list[Check]:
         """Every limit held against the costs of a student, predicted or written."""
