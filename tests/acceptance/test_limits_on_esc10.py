@@ -211,7 +211,7 @@ def _answers(file: Path, clip: Path, found: Facts, place: Path) -> None:
     interpreter.invoke()
     scale, zero = got["quantization"]
     logits = scale * (interpreter.get_tensor(got["index"]).reshape(-1).astype(float) - zero)
-    odds = np.exp(logits - logits.max())
+    odds = np.exp((logits - logits.max()) / bundle.card.get("temperature", 1))
     expected = [answer["probabilities"][label] for label in bundle.labels]
     np.testing.assert_allclose(odds / odds.sum(), expected, atol=1e-6)
 
