@@ -3,6 +3,7 @@
     python tests/bench/esc10.py train-plain RUNS ESC-50-master [SEEDS]         # labels alone; what has to be beaten
     python tests/bench/esc10.py train-teachers RUNS ESC-50-master              # each on every fold
     python tests/bench/esc10.py compress RUNS ESC-50-master [SEEDS [BUDGET...]]     # 128KB 64KB 16KB
+    python tests/bench/esc10.py without RUNS ESC-50-master [SEEDS [VARIANT...]]     # one-teacher, labels
     python tests/bench/esc10.py published RUNS [BUDGET...]                        # one seed, the other protocol
     python tests/bench/esc10.py table RUNS                                     # what is there
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import shlex
 import subprocess
 import sys
@@ -50,6 +52,8 @@ BUDGETS = ("128KB", "64KB", "16KB")
 PLAIN = "teachers/esc10_plain"
 TEACHERS = ("teachers/esc10_attention", "teachers/esc10_split", "teachers/esc10_mfm")
 STUDENT = "students/pooled_cnn"
+# Who teaches a student: all three; to see what they are worth, the first alone, or nobody but the labels.
+VARIANTS = {"": TEACHERS, "one-teacher": TEACHERS[:1], "labels": ()}
 COPIES = 10  # of test-time augmentation, each of which costs the model once more
 
 
@@ -85,16 +89,19 @@ def answers_file(run_folder: Path, copies: int) -> Path:
     return found[0] if found else run_folder / "none"
 
 
-def compress(runs: Path, root: str, seeds: int, budgets: Sequence[str]) -> None:
+def compress(runs: Path, root: str, seeds: int, budgets: Sequence[str], variant: str = "") -> None:
     """The students of every budget and seed, fold by fold, each with its fold's teachers."""
+    # Without any, data and front end are still the first one's.
+    recipes = VARIANTS[variant] or TEACHERS[:1]
+    alone = () if VARIANTS[variant] else ("--set", "distill=null")
     for seed in range(seeds):
         for budget in budgets:
             for fold in FOLDS:
-                folder = student_folder(runs, budget, fold, seed)
+                folder = student_folder(runs, budget, fold, seed, variant)
                 if not (folder / "report.json").is_file():
-                    teachers = [part for recipe in TEACHERS for part in ("--teacher", str(taught(runs, recipe, fold)))]
+                    teachers = [part for recipe in recipes for part in ("--teacher", str(taught(runs, recipe, fold)))]
                     settings = ("--set", f"training.seed={seed}", "--set", "training.final=true", "--root", root)
-                    what = ("--budget", budget, "--student", STUDENT, *teachers, *settings)
+                    what = ("--budget", budget, "--student", STUDENT, *teachers, *settings, *alone)
                     run("tinyasc", "compress", *what, "--run", str(folder))
                 for copies in (1, COPIES):
                     measure(folder / "model-int8.tflite", folder, root, copies)
@@ -105,9 +112,9 @@ def taught(runs: Path, recipe: str, fold: int) -> Path:
     return runs / Path(recipe).name / f"fold{fold}-seed0"
 
 
-def student_folder(runs: Path, budget: str, fold: int, seed: int) -> Path:
+def student_folder(runs: Path, budget: str, fold: int, seed: int, variant: str = "") -> Path:
     """The run of one compression."""
-    return runs / f"student-{budget}" / f"fold{fold}-seed{seed}"
+    return runs / "-".join(filter(None, ("student", budget, variant))) / f"fold{fold}-seed{seed}"
 
 
 class BestOnTest(Callback):
@@ -196,9 +203,10 @@ def systems(runs: Path, copies: int) -> Iterator[tuple[str, Predictions]]:
         assert all((answers.clips == first[0].clips).all() for answers in first)
         mean = np.mean([answers.probabilities for answers in first], axis=0)
         yield "the three teachers' mean", dataclasses.replace(first[0], probabilities=mean)
-    for budget in BUDGETS:
-        if (found := joined(runs / f"student-{budget}", copies)) is not None:
-            yield f"student {budget}, int8", found
+    for budget, variant in itertools.product(BUDGETS, VARIANTS):
+        folder = student_folder(runs, budget, FOLDS[0], 0, variant).parent
+        if (found := joined(folder, copies)) is not None:
+            yield f"{folder.name}, int8", found
 
 
 def table(runs: Path) -> None:
@@ -250,6 +258,9 @@ if __name__ == "__main__":
             compress(Path(runs), root, 3, BUDGETS)
         case ["compress", runs, root, seeds, *budgets]:
             compress(Path(runs), root, int(seeds), budgets or BUDGETS)
+        case ["without", runs, root, *more]:
+            for variant in more[1:] or list(VARIANTS)[1:]:
+                compress(Path(runs), root, int(more[0]) if more else 3, BUDGETS[:1], variant)
         case ["published", runs, *budgets]:
             for budget in budgets or BUDGETS[:1]:
                 published(Path(runs), budget)
