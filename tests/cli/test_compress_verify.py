@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from tinyasc.cli.main import cli
 from tinyasc.compress import deploy as deploy_module
-from tinyasc.compress import micro
+from tinyasc.compress import micro, temperature
 from tinyasc.data.scenes import write_scenes
 from tinyasc.files import file_hash
 from tinyasc.infer.runner import load
@@ -48,6 +48,14 @@ def tinyasc(*args, code=0):
     assert len(errors) == (code != 0)
     result.line = errors[0].removeprefix("error: ") if errors else ""
     return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def temperatures_are_taken():
+    """As fitted: these few clips, half of them answered wrongly, would not let any through."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(temperature, "_holds_on_others", lambda *_: True)
+        yield
 
 
 @pytest.fixture(scope="module")

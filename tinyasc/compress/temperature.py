@@ -66,9 +66,20 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, about: str) -> Tempe
         about: on what it is fitted, for the card.
 
     Returns:
-        Within `LIMITS`; 1, with the reason, where no temperature in there is best: when every clip is answered
-        rightly, for one, any sharpening lowers the loss.
+        Within `LIMITS`; 1, with the reason, where no temperature in there is best (when every clip is answered rightly,
+        for one, any sharpening lowers the loss), or where those of either half of the clips do not help the other.
     """
+    z = logits.astype(np.float64)
+    value = least_temperature(z, labels)
+    if value is None:
+        return Temperature(1.0, f"1: no best temperature lies within {LIMITS[0]:g}..{LIMITS[1]:g} ({about})")
+    if not _holds_on_others(z, labels):
+        return Temperature(1.0, f"1: fitted on half of the clips, it makes the other half's log loss worse ({about})")
+    return Temperature(value, about, _scores(z, labels, 1.0), _scores(z, labels, value))
+
+
+def least_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The temperature of least log loss of logits (clips, K); None where none within `LIMITS` is."""
     z = logits.astype(np.float64)
     right = z[np.arange(len(z)), labels]
 
@@ -77,12 +88,23 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, about: str) -> Tempe
 
     low, high = 1 / LIMITS[1], 1 / LIMITS[0]
     if not slope(low) < 0 < slope(high):
-        return Temperature(1.0, f"1: no best temperature lies within {LIMITS[0]:g}..{LIMITS[1]:g} ({about})")
+        return None
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    value = round(2 / (low + high), _DIGITS)
-    return Temperature(value, about, _scores(z, labels, 1.0), _scores(z, labels, value))
+    return round(2 / (low + high), _DIGITS)
+
+
+def _holds_on_others(z: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether temperatures of either half of the clips help the other: with few wrong answers they are chance."""
+    gain, halves = 0.0, (slice(0, None, 2), slice(1, None, 2))
+    for own, other in (halves, halves[::-1]):
+        value = least_temperature(z[own], labels[own])
+        if value is None:
+            return False
+        before, after = (metrics.log_loss(softmax(z[other], t), labels[other]) for t in (1.0, value))
+        gain += (before - after) * len(labels[other])
+    return gain > 0
 
 
 def _scores(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:
