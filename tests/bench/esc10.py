@@ -55,7 +55,7 @@ FOLDS = (1, 2, 3, 4, 5)
 BUDGETS = ("128KB", "64KB", "16KB")
 PLAIN = "teachers/esc10_plain"
 TEACHERS = ("teachers/esc10_attention", "teachers/esc10_split", "teachers/esc10_mfm")
-STUDENT = "students/pooled_cnn"
+STUDENT = "students/esc10_pooled"
 # Who teaches a student: all three; to see what they are worth, the first alone, or nobody but the labels.
 VARIANTS = {"": TEACHERS, "one-teacher": TEACHERS[:1], "labels": ()}
 # Their licence, CC Sampling+, is none of the two that the other 398 have (CC0 and CC BY).
