@@ -194,11 +194,12 @@ class Report:
             return
         self._quiet_until = time.monotonic() + NOTE_SECONDS
         where = clock(counts.seconds)
-        lost = f"{dropped:.1f} s of sound dropped, windows skipped: {skipped}"
+        lost = [f"{dropped:.1f} s of sound dropped"] * bool(dropped) + [f"windows skipped: {skipped}"] * bool(skipped)
+        said = ", ".join(lost)
         if wrong:
-            self.note(f"{where}: {wrong} samples were NaN or infinite; {lost}; does --format say what is sent?")
-        elif dropped or skipped:
-            self.note(f"{where}: fell behind; {lost}; {self._mend}")
+            self.note(f"{where}: {wrong} samples were NaN or infinite; {said}; does --format say what is sent?")
+        elif lost:
+            self.note(f"{where}: fell behind; {said}; {self._mend}")
         else:
             self.note(f"{where}: the sound device lost some sound")
 
