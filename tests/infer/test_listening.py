@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import tiny_models as tiny
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.litert_backend import LiteRtBackend
 from tinyasc.infer.listening import Listener, run
+from tinyasc.infer.pcm import PcmLayout
 from tinyasc.infer.runner import Model
-from tinyasc.infer.sources import Block, BlockQueue
+from tinyasc.infer.sources import Block, BlockQueue, PipeSource
 from tinyasc_export.bundle import Bundle
 
 WINDOW = tiny.FRONT_END.clip_samples / tiny.RATE  # 0.512 s
@@ -274,6 +276,43 @@ def test_a_model_slower_than_the_queue_drops_sound_counts_it_and_stays_near_the_
     for answer in answers:
         end = round(answer.seconds * tiny.RATE)
         np.testing.assert_array_equal(answer.window, model.predict(samples[end - 4096 : end]).probabilities)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe of the system")
+def test_a_slow_model_behind_a_real_pipe_at_real_time_is_done_when_the_sound_is(model, monkeypatch):
+    """Threads, a pipe and a clock as they are: a model that takes 60 ms per window, which is due every 20 ms."""
+    slow = Model(model.backend)
+
+    def predict(samples):
+        time.sleep(0.06)
+        return Model.predict(model, samples)
+
+    monkeypatch.setattr(slow, "predict", predict)
+    reading, writing = os.pipe()
+    layout = PcmLayout(tiny.RATE, 1, "f32le")
+    source = PipeSource(lambda n: os.read(reading, n), layout, live=True)
+    sent = []
+
+    def feed():
+        data, start = np.resize(three_tones(1), 3 * tiny.RATE).astype("<f4"), time.monotonic()
+        for i in range(0, len(data), 160):
+            time.sleep(max(0.0, start + (i + 160) / tiny.RATE - time.monotonic()))
+            os.write(writing, data[i : i + 160].tobytes())
+        sent.append(time.monotonic())
+        os.close(writing)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    listener, report = Listener(slow, hop_seconds=0.02), Collected()
+    assert run(source, listener, report)
+    ended = time.monotonic()
+    feeder.join()
+    os.close(reading)
+    counts = listener.counts
+    # 125 windows were due; to answer them all would have taken 7.5 s.
+    assert counts.windows + counts.skipped == pytest.approx(125, abs=2) and counts.skipped > 50
+    assert counts.windows >= 10 and counts.breaks == 0 and counts.seconds == 3
+    assert ended - sent[0] < 1.5
 
 
 def test_stopping_ends_between_two_answers(model):

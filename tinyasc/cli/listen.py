@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -267,7 +268,7 @@ class JsonReport(Report):
 def stopping() -> Iterator[list[str]]:
     """A list that is empty until SIGINT or SIGTERM comes, whose name it then holds; a second one ends the process."""
     stop: list[str] = []
-    kept = {}
+    kept: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: Any) -> None:
         del frame
@@ -315,10 +316,9 @@ def _standard_input() -> tuple[Read, bool]:
     Raises:
         InputError: it is closed, or a terminal.
     """
-    try:
-        stream = click.get_binary_stream("stdin")
-    except (RuntimeError, AttributeError):
-        raise InputError("standard input is closed; pipe PCM into it") from None
+    if sys.stdin is None:  # the file descriptor was closed when Python began
+        raise InputError("standard input is closed; pipe PCM into it")
+    stream = sys.stdin.buffer
     if stream.isatty():
         raise InputError("standard input is a terminal; pipe PCM into it, or leave out - for the microphone")
     try:
