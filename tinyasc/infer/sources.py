@@ -253,7 +253,7 @@ def load_sounddevice() -> Any:
         TinyascError: it, or the PortAudio library that it calls, is not installed.
     """
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise TinyascError(
             "the microphone needs sounddevice, which the bare install leaves out; install it with: "
