@@ -11,7 +11,7 @@ import soundfile
 import tiny_models as tiny
 from click.testing import CliRunner
 
-from tinyasc.cli.infer import audio_files, bar
+from tinyasc.cli.answer_text import bar
 from tinyasc.cli.main import cli
 from tinyasc_export.tflite import to_tflite
 
@@ -263,7 +263,3 @@ def test_a_full_disk_is_one_line(folder):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("error: No space left on device; free some space")
-
-
-def test_audio_files_of_a_file_is_the_file(tmp_path):
-    assert audio_files(tmp_path / "x.wav") == [tmp_path / "x.wav"]
