@@ -14,7 +14,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def as_text(path: Path, prediction: Prediction, top: int, milliseconds: float) -> str:
     """One clip's answer for people: a line per class with its share and a bar that is full at 100 %."""
-    best = prediction.top(top)
+    best = [(printable(label), share) for label, share in prediction.top(top)]
     name_width = max(len(label) for label, _ in best)
     columns = shutil.get_terminal_size().columns
     width = max(1, min(LONGEST_BAR, columns - name_width - 13))
@@ -25,6 +25,11 @@ def as_text(path: Path, prediction: Prediction, top: int, milliseconds: float) -
     for label, share in best:
         lines.append(f"  {label:<{name_width}}  {100 * share:5.1f} %  {bar(share, width)}".rstrip())
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """A text from a file with escapes for all that a terminal would obey, or not show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def bar(share: float, width: int) -> str:
