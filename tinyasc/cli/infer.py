@@ -12,12 +12,11 @@ from typing import Any
 import click
 
 from tinyasc.cli.answer_text import as_text
-from tinyasc.cli.progress import Progress
 from tinyasc.errors import InputError
+from tinyasc.infer.backends.base import OUTPUTS
 from tinyasc.infer.batch import Answer, Job, answers
 from tinyasc.infer.clips import find_clips, read_list
 from tinyasc.infer.find import default_model
-from tinyasc.infer.foreign import OUTPUTS, read_front_end, read_labels
 from tinyasc.infer.records import as_record
 from tinyasc.infer.runner import Model
 
@@ -169,6 +168,8 @@ def _described(front_end: Path | None, labels: str | None, outputs: str) -> dict
         return {}
     if front_end is None or labels is None:
         raise InputError("a model file without a card needs both --front-end and --labels; give the two together")
+    from tinyasc.infer.foreign import read_front_end, read_labels
+
     return {"front_end": read_front_end(front_end), "labels": read_labels(labels), "outputs": outputs}
 
 
@@ -188,7 +189,11 @@ def _write(out: Path, job: Job, model: Model, paths: list[Path], workers: int) -
 
 def _answers(job: Job, model: Model, paths: list[Path], workers: int, *, show: bool) -> Iterator[Answer]:
     """The answers, while errors are said and progress is shown on standard error."""
-    progress = Progress(len(paths)) if show and len(paths) > 1 else None
+    progress = None
+    if show and len(paths) > 1:
+        from tinyasc.cli.progress import Progress
+
+        progress = Progress(len(paths))
     try:
         # Closed here, so that no process is left where the loop ends early.
         with closing(answers(job, model, paths, workers=workers)) as found:

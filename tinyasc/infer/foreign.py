@@ -11,10 +11,9 @@ import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import ADDED_FIELDS, FrontEnd
-from tinyasc.infer.backends.base import Backend
+from tinyasc.infer.backends.base import OUTPUTS, Backend
 from tinyasc_export.bundle import Bundle
 
-OUTPUTS = ("logits", "probabilities")
 # How far from 1 a sum of K probabilities may lie: 8-bit ones are multiples of 1/256, each half of one away at most.
 _SUM_TOLERANCE, _SUM_TOLERANCE_EACH = 1e-3, 1 / 512
 _LEAST = 1e-12  # a probability of 0 has no logarithm

@@ -12,7 +12,6 @@ import numpy as np
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features, fit_length
 from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
-from tinyasc.infer.foreign import ForeignBackend, describe
 from tinyasc.infer.tta import copies
 from tinyasc_export.bundle import Bundle
 
@@ -225,6 +224,8 @@ def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs
         return None
     if front_end is None or labels is None:
         raise InputError("a model file without a card needs both, its front end and its labels: name them together")
+    from tinyasc.infer.foreign import describe  # most files have a card
+
     return describe(front_end, labels, outputs)
 
 
@@ -235,6 +236,8 @@ def _model(backend: Backend, path: Path, described: Bundle | None) -> Model:
         raise ModelFileError(
             f"{path}: says itself what its front end and labels are; leave out those that were named beside it"
         )
+    from tinyasc.infer.foreign import ForeignBackend
+
     return Model(ForeignBackend(backend, str(path)), str(path))
 
 

@@ -11,6 +11,7 @@ from tinyasc_export.bundle import Bundle
 from tinyasc_export.errors import ModelFileError
 
 TFLITE_IDENTIFIER = b"TFL3"
+OUTPUTS = ("logits", "probabilities")  # what a model without a card may give
 
 
 class Backend(Protocol):
