@@ -143,10 +143,12 @@ class JsonRows:
             told: Any = json.loads(line)
         except RecursionError:
             raise ValueError("nested") from None
-        found = [told.get(key) for key in ("path", "model_blake2b", "options")] if isinstance(told, dict) else [None]
-        if not all(isinstance(value, str) for value in found):
+        if not isinstance(told, dict):
+            raise ValueError("no object")
+        clip, model, options = (told.get(key) for key in ("path", "model_blake2b", "options"))
+        if not (isinstance(clip, str) and isinstance(model, str) and isinstance(options, str)):
             raise ValueError("no answer")
-        return found[0], "error" in told, found[1], found[2]
+        return clip, "error" in told, model, options
 
     def ends(self, line: bytes) -> bool:  # noqa: D102
         return line.endswith(b"\n")

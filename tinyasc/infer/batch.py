@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -83,7 +83,9 @@ def answer(model: Model, path: Path, predicting: Mapping[str, Any]) -> Answer:
     return Answer(path, prediction, error, 1000 * (time.perf_counter() - start))
 
 
-def answers(job: Job, model: Model, paths: Iterable[Path], *, workers: int = 1, ask: Ask = answer) -> Iterator[Answer]:
+def answers(
+    job: Job, model: Model, paths: Iterable[Path], *, workers: int = 1, ask: Ask = answer
+) -> Generator[Answer, None, None]:
     """The answer of every clip, in the order of the clips.
 
     Args:
