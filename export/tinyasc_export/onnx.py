@@ -1,4 +1,4 @@
-"""Writes a deployed graph as an ONNX file: float32, float16 weights, int8 or int16 (QDQ); reads its bundle back."""
+"""Writes a deployed graph as an ONNX file: float32, float16 weights, int8 or int16 (QDQ)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from onnx import helper
 from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import GraphError, ModelFileError
 from tinyasc_export.graph import Graph
+from tinyasc_export.onnx_metadata import read_onnx_bundle
 from tinyasc_export.onnx_nodes import INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME, Writer
 from tinyasc_export.onnx_quantized import QuantizedWriter
 
@@ -59,24 +60,6 @@ def label_onnx(data: bytes, bundle: Bundle, doc_string: str) -> bytes:
     helper.set_model_props(model, {METADATA_KEY: bundle.to_json()})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
-
-
-def read_onnx_bundle(data: bytes, where: str) -> Bundle | None:
-    """The bundle inside an ONNX file.
-
-    Args:
-        data: the whole file.
-        where: the file's name, for the error line.
-
-    Returns:
-        The bundle, or None when the file is an ONNX model that carries none.
-
-    Raises:
-        ModelFileError: the file is not an ONNX model, is damaged, or its bundle cannot be read.
-    """
-    model = _parsed(data, where)
-    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    return None if text is None else Bundle.from_json(text, where)
 
 
 def _parsed(data: bytes, where: str) -> onnx.ModelProto:

@@ -123,8 +123,7 @@ def test_processes_end_with_a_parent_that_is_killed(clips):
         children = descendants(parent.pid)
         assert len(children) >= 2
         parent.kill()
-        parent.stdout.read()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in children):
         assert time.monotonic() < deadline, "worker processes outlive their parent"
         time.sleep(0.05)
