@@ -14,6 +14,7 @@ import click
 
 from tinyasc.audio import read_audio
 from tinyasc.errors import InputError
+from tinyasc.infer.backends.choose import AUTO, BACKENDS
 from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.find import default_model
 from tinyasc.infer.runner import Model, Prediction, load
@@ -30,7 +31,15 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
     "model_path",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+    help="A .tflite or .onnx file, or a .npz graph [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default=AUTO,
+    show_default=True,
+    help="auto: litert for .tflite, onnx for .onnx, reference for .npz, and no other; reference (numpy, exact, slow) "
+    "also takes a .tflite file beside its graph.",
 )
 @click.option(
     "--tta",
@@ -52,6 +61,7 @@ def command(
     ctx: click.Context,
     clips: tuple[Path, ...],
     model_path: Path | None,
+    backend: str,
     tta: int,
     seed: int,
     top: int,
@@ -70,13 +80,14 @@ def command(
     Examples:
       tinyasc infer clip.wav
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
+      tinyasc infer --backend reference clip.wav
       tinyasc infer --json recordings/ > scenes.jsonl
     """  # noqa: D301 (click reads the backspace)
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
     with quiet_stderr():
-        model = load(model_path, exact=exact)
+        model = load(model_path, exact=exact, backend=backend)
     failed = False
     for clip in clips:
         try:

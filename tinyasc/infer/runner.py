@@ -11,7 +11,8 @@ import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features, fit_length
-from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
+from tinyasc.infer.backends.base import Backend
+from tinyasc.infer.backends.choose import AUTO, open_backend
 from tinyasc.infer.tta import copies
 
 
@@ -163,34 +164,22 @@ class Model:
         return soxr.resample(samples.T, rate, self.front_end.sample_rate).T
 
 
-def load(path: Path | str, *, exact: bool = False) -> Model:
-    """Reads a .tflite or .onnx file that `tinyasc compress` wrote.
+def load(path: Path | str, *, exact: bool = False, backend: str = AUTO) -> Model:
+    """Reads a .tflite or .onnx file, or a .npz graph, that `tinyasc compress` wrote.
 
     Args:
         path: the file; what it is is told by its content, then by its suffix.
         exact: run integer .tflite models on reference kernels: a microcontroller's answers, about 15 times slower.
+        backend: "litert" (.tflite), "onnx" (.onnx), "reference" (.npz, or a .tflite file beside its graph: numpy, exact
+            and slow), or "auto": LiteRT for .tflite, onnxruntime for .onnx, the reference for .npz.
 
     Raises:
+        InputError: no such backend, or one that does not take this kind of file.
         ModelFileError: missing, damaged, of another kind, or without a card.
         TinyascError: its runtime is not installed.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelFileError(f"{path}: cannot read this model file: {reason}") from None
-    # A runtime is imported when its kind of file comes: the other one may not even be installed.
-    if head[4:8] == TFLITE_IDENTIFIER:
-        from tinyasc.infer.backends.litert_backend import LiteRtBackend
-
-        return Model(LiteRtBackend(path, exact=exact), str(path))
-    if path.suffix == ".onnx":
-        from tinyasc.infer.backends.onnx_backend import OnnxBackend
-
-        return Model(OnnxBackend(path), str(path))
-    raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
+    return Model(open_backend(path, backend, exact=exact), str(path))
 
 
 def _x(shape: tuple[int, ...]) -> str:
