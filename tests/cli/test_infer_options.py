@@ -57,3 +57,51 @@ def test_backends_that_cannot_be_are_one_line(folder):
         result = infer(*args, "low.wav", code=2)
         line = result.stderr.splitlines()[-1]
         assert line.startswith("error: ") and says in line and result.stdout == ""
+
+
+def test_copies_and_their_cost_are_told(folder):
+    head = infer("--tta", 5, "--all-copies", "low.wav").stdout.splitlines()[0]
+    assert head.startswith("low.wav  (5 copies, mean of 5 windows, 0.00018 MMAC, ") and head.endswith(" ms)")
+    early = record("--tta", 5, "low.wav")
+    assert early["tta"] < early["tta_planned"] == 5 and early["macs"] == 36 * early["windows"] == 36 * early["tta"]
+    head = infer("--tta", 5, "low.wav").stdout.splitlines()[0]
+    assert head.startswith(f"low.wav  ({early['tta']} of 5 copies, mean of {early['windows']} windows, ")
+    assert infer("low.wav").stdout.splitlines()[0] == "low.wav"
+
+
+def test_presets_and_changes_of_copies(folder):
+    thirty = record("--tta", "s4-30", "--all-copies", "high.wav")
+    assert (thirty["tta"], thirty["label"]) == (30, "high")
+    soundfile.write("long.wav", tiny.tone("middle", 20000), tiny.RATE)
+    three = record("--tta", "s2-3crop", "--all-copies", "long.wav")
+    assert (three["tta"], three["windows"], three["label"]) == (3, 3, "middle")
+    masked = record("--tta", 4, "--tta-with", "mean-mask,gain+roll", "--all-copies", "high.wav")
+    rolled = record("--tta", 4, "--all-copies", "high.wav")
+    assert masked["tta"] == rolled["tta"] == 4 and masked["probabilities"] != rolled["probabilities"]
+
+
+def test_windows_are_hopped_and_joined_as_asked(folder):
+    soundfile.write("long.wav", tiny.tone("low", 5 * 4096), tiny.RATE)
+    assert record("long.wav")["windows"] == 9
+    assert record("--window-hop", 0.512, "long.wav")["windows"] == 5
+    voted = record("--window-hop", 0.1, "--aggregate", "vote", "long.wav")
+    assert voted["probabilities"] == {"low": 1, "middle": 0, "high": 0}
+    head = infer("--aggregate", "max", "long.wav").stdout.splitlines()[0]
+    assert head.startswith("long.wav  (max of 9 windows, 0.000324 MMAC, ")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--tta", "s5"),
+        ("--tta", "s4-30", "--tta-with", "roll"),
+        ("--tta", 3, "--tta-with", "twist"),
+        ("--window-hop", 0),
+        ("--window-hop", "nan"),
+        ("--window-hop", "soon"),
+        ("--aggregate", "median"),
+    ],
+)
+def test_nonsense_is_one_line(folder, args):
+    (line,) = infer(*args, "low.wav", code=2).stderr.splitlines()
+    assert line.startswith("error: ") and "tinyasc infer --help" in line

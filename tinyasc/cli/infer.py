@@ -12,12 +12,14 @@ from typing import Any
 
 import click
 
-from tinyasc.audio import read_audio
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
 from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.find import default_model
-from tinyasc.infer.runner import Model, Prediction, load
+from tinyasc.infer.longclips import predict_file
+from tinyasc.infer.runner import Prediction, load
+from tinyasc.infer.tta import CHANGES, parse_tta
+from tinyasc.infer.windows import AGGREGATES, check_hop
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 LONGEST_BAR = 40
@@ -43,10 +45,35 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 )
 @click.option(
     "--tta",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Average N copies of each clip: itself, then random rolls and crops. Costs N times the time.",
+    metavar="N|PRESET",
+    default="1",
+    help="Average copies of each clip: N of them, itself and then random rolls and crops; or s4-30, 30 shifted and "
+    "masked copies; or s2-3crop, windows at the start, middle and end of a longer clip. Costs as many times the time.",
+)
+@click.option(
+    "--tta-with",
+    "changes",
+    metavar="CHANGES",
+    help=f"What the N copies are by turns, such as shift+gain,crop; of {', '.join(CHANGES)} [default: roll,crop].",
+)
+@click.option(
+    "--all-copies",
+    is_flag=True,
+    help="Hear every copy; else no more once the rest cannot change the likeliest class, whose probability may then be "
+    "another.",
+)
+@click.option(
+    "--window-hop",
+    metavar="SECONDS",
+    type=float,
+    help="From one window of a long clip to the next [default: half a window].",
+)
+@click.option(
+    "--aggregate",
+    type=click.Choice(AGGREGATES),
+    default=AGGREGATES[0],
+    show_default=True,
+    help="Of windows: their mean, each class's largest, or the share of windows that a class wins.",
 )
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
 @click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
@@ -62,7 +89,11 @@ def command(
     clips: tuple[Path, ...],
     model_path: Path | None,
     backend: str,
-    tta: int,
+    tta: str,
+    changes: str | None,
+    all_copies: bool,
+    window_hop: float | None,
+    aggregate: str,
     seed: int,
     top: int,
     exact: bool,
@@ -72,7 +103,7 @@ def command(
 
     CLIP is an audio file of any rate and channels, or a folder, which is searched for wav, flac, ogg and mp3.
     A clip shorter than the model's input is padded with silence; of a longer one, windows that overlap by
-    half are averaged.
+    half are averaged. However long it is, no more of it is held than some windows.
 
     A clip that cannot be read is reported on standard error, the others are answered, and the exit code is 2.
 
@@ -80,9 +111,11 @@ def command(
     Examples:
       tinyasc infer clip.wav
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
-      tinyasc infer --backend reference clip.wav
+      tinyasc infer --backend reference --tta s4-30 clip.wav
+      tinyasc infer --window-hop 1 --aggregate max night.flac
       tinyasc infer --json recordings/ > scenes.jsonl
     """  # noqa: D301 (click reads the backspace)
+    how = _asked(tta, changes, seed, all_copies, window_hop, aggregate)
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
@@ -99,7 +132,7 @@ def command(
         for path in paths:
             start = time.perf_counter()
             try:
-                prediction = _predict(model, path, tta, seed)
+                prediction = predict_file(model, path, **how)
             except InputError as error:
                 failed = True
                 click.echo(f"error: {error}", err=True)
@@ -141,7 +174,9 @@ def as_record(path: Path, model_path: Path, prediction: Prediction, milliseconds
         "label": label,
         "probabilities": dict(zip(prediction.labels, prediction.probabilities.tolist(), strict=True)),
         "tta": prediction.copies,
+        "tta_planned": prediction.planned,
         "windows": prediction.windows,
+        "macs": prediction.macs,
         "milliseconds": round(milliseconds, 3),
     }
 
@@ -153,12 +188,22 @@ def as_text(path: Path, prediction: Prediction, top: int, milliseconds: float) -
     columns = shutil.get_terminal_size().columns
     width = max(1, min(LONGEST_BAR, columns - name_width - 13))
     lines = [str(path)]
-    if prediction.windows > 1:
-        copies = f"{prediction.copies} copies, " if prediction.copies > 1 else ""
-        lines[0] += f"  ({copies}mean of {prediction.windows} windows, {milliseconds:.0f} ms)"
+    if prediction.windows > 1 or prediction.planned > 1:
+        lines[0] += f"  ({_cost(prediction, milliseconds)})"
     for label, share in best:
         lines.append(f"  {label:<{name_width}}  {100 * share:5.1f} %  {bar(share, width)}".rstrip())
     return "\n".join(lines)
+
+
+def _cost(prediction: Prediction, milliseconds: float) -> str:
+    """How many copies and windows an answer took, and what they cost: the network alone, and the whole time."""
+    few = prediction.copies < prediction.planned
+    copies = f"{prediction.copies} of {prediction.planned} copies, " if few else f"{prediction.copies} copies, "
+    parts = copies if prediction.planned > 1 else ""
+    parts += f"{prediction.aggregate} of {prediction.windows} windows, "
+    if prediction.macs is not None:
+        parts += f"{prediction.macs / 1e6:.4g} MMAC, "
+    return f"{parts}{milliseconds:.0f} ms"
 
 
 def bar(share: float, width: int) -> str:
@@ -171,9 +216,19 @@ def bar(share: float, width: int) -> str:
     return EIGHTHS[8] * whole + EIGHTHS[rest].strip()
 
 
-def _predict(model: Model, path: Path, tta: int, seed: int) -> Prediction:
-    samples = read_audio(path, model.front_end.sample_rate, stereo=model.front_end.stereo)
+def _asked(
+    tta: str, changes: str | None, seed: int, all_copies: bool, window_hop: float | None, aggregate: str
+) -> dict[str, Any]:
+    """The options of one clip's answer, as `predict_file` takes them."""
     try:
-        return model.predict(samples, tta=tta, seed=seed)
-    except InputError as error:  # of the samples, which know nothing of their file
-        raise InputError(f"{path}: {error}") from None
+        plan = parse_tta(tta, changes)
+        check_hop(window_hop)
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+    return {
+        "tta": plan,
+        "seed": seed,
+        "stop_early": not all_copies,
+        "window_hop": window_hop,
+        "aggregate": aggregate,
+    }

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
-from tinyasc.frontend import FrontEnd, features, fit_length
+from tinyasc.frontend import FrontEnd, features
 from tinyasc.infer.backends.base import Backend
 from tinyasc.infer.backends.choose import AUTO, open_backend
-from tinyasc.infer.tta import copies
+from tinyasc.infer.tta import Copy, Tta, decided, parse_tta
+from tinyasc.infer.windows import AGGREGATES, aggregate, hop_samples, windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +26,49 @@ class Prediction:
         probabilities: (K,) float64, in the order of the labels, of sum 1.
         copies: test-time copies that were averaged; 1 is the plain clip.
         windows: how often the model ran.
+        planned: copies that were asked for; more than `copies` where the rest could not change the likeliest class.
+        macs: multiply-accumulates of all runs together, front end left out; None where the card does not count them.
+        aggregate: how the windows of a copy became one answer.
     """
 
     labels: tuple[str, ...]
     probabilities: np.ndarray
     copies: int
     windows: int
+    planned: int = 1
+    macs: int | None = None
+    aggregate: str = "mean"
 
     def top(self, k: int = 1) -> list[tuple[str, float]]:
         """The k likeliest classes with their probabilities; equal ones in the order of the labels."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.labels[i], float(self.probabilities[i])) for i in order]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a clip is heard.
+
+    Args:
+        tta: its copies.
+        seed: of the copies.
+        stop_early: end with the copy after which no other can change the likeliest class.
+        hop: samples from one window to the next.
+        aggregate: how windows become one answer.
+
+    Raises:
+        InputError: an unknown aggregation.
+    """
+
+    tta: Tta
+    seed: int
+    stop_early: bool
+    hop: int
+    aggregate: str
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise InputError(f"windows are joined by one of {', '.join(AGGREGATES)}, not by {self.aggregate!r}")
 
 
 class Model:
@@ -51,6 +84,7 @@ class Model:
         card: how it was made, as the file says.
         temperature: the logits are divided by it before the softmax; the card's `temperature`, or 1.
         log_weights: (K,) logarithms of factors on the probabilities; the card's `decision_weights`, or 0 each.
+        macs: multiply-accumulates of one run, as the card counts them; None where it does not.
 
     Raises:
         ModelFileError: the file's parts do not fit each other.
@@ -77,44 +111,74 @@ class Model:
             raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
         self.temperature = float(temperature)
         self.log_weights = self._log_weights()
+        counts = self.card.get("counts")
+        macs = counts.get("macs") if isinstance(counts, dict) else None
+        self.macs = macs if isinstance(macs, int) and not isinstance(macs, bool) and macs > 0 else None
 
     def predict(
         self,
         samples: np.ndarray,
         rate: int | None = None,
         *,
-        tta: int | None = None,
+        tta: int | str | Tta | None = None,
         seed: int = 0,
         device: str = "",
+        stop_early: bool = False,
+        window_hop: float | None = None,
+        aggregate: str = "mean",
     ) -> Prediction:
         """Classifies one clip.
 
         A short clip is padded with zeros at its end, as in training. A long one is cut into windows of
-        `clip_samples` that overlap by half, the last one flush with the end; their softmax outputs are
-        averaged.
+        `clip_samples`, the last one flush with the end; their softmax outputs become one answer.
 
         Args:
             samples: (samples,), or (2, samples) where the front end is stereo; floating point, full scale 1.
             rate: Hz; None says that it is the front end's. Others are resampled.
-            tta: copies to average (`tinyasc.infer.tta`), each with equal weight; None or 1 is the plain clip.
+            tta: copies to average, each with equal weight: a number (the clip, then rolls and crops of it in turn), the
+                name of a preset, or a `tinyasc.infer.tta.Tta`; None or 1 is the plain clip.
             seed: of the copies.
             device: name of the recording device, for models that are conditioned on it; "" is an unknown one.
+            stop_early: hear no further copies once they cannot change the likeliest class. The probabilities are then
+                the mean of those heard.
+            window_hop: seconds from one window to the next; None is half a window.
+            aggregate: of windows: one of `tinyasc.infer.windows.AGGREGATES`.
 
         Raises:
-            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1.
+            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1, an unknown
+                preset or aggregation.
             ModelFileError: the model answers with NaN or infinity.
         """
-        n = 1 if tta is None else tta
-        if n < 1 or seed < 0:
-            raise InputError(f"tta must be at least 1 and seed not negative, got {n} and {seed}")
+        plan = Plan(parse_tta(tta), seed, stop_early, hop_samples(window_hop, self.front_end), aggregate)
         samples = self._checked(np.asarray(samples), rate)
-        total, runs = np.zeros(len(self.labels)), 0
-        for copy in copies(samples, self.front_end, n, seed):
-            parts = windows(copy, self.front_end.clip_samples)
-            answers = [self.classify(features(part, self.front_end), device) for part in parts]
-            total += np.mean(answers, axis=0)
-            runs += len(answers)
-        return Prediction(self.labels, total / n, n, runs)
+        clip_samples = self.front_end.clip_samples
+
+        def heard(copy: Copy) -> Iterator[np.ndarray]:
+            return windows(copy.sound(samples), clip_samples, plan.hop)
+
+        return self.answer(plan, samples.shape[-1], heard, device)
+
+    def answer(
+        self, plan: Plan, n_samples: int, heard: Callable[[Copy], Iterable[np.ndarray]], device: str = ""
+    ) -> Prediction:
+        """The mean answer over the copies of a clip.
+
+        Args:
+            plan: which copies and windows.
+            n_samples: of the clip, at the front end's rate.
+            heard: the windows of a copy, (..., clip_samples) each, taken one at a time.
+            device: as in `predict`.
+        """
+        copies = plan.tta.draw(n_samples, self.front_end, plan.seed)
+        total, used, runs = np.zeros(len(self.labels)), 0, 0
+        for copy in copies:
+            mels = (copy.mask(features(part, self.front_end)) for part in heard(copy))
+            probabilities, n = aggregate((self.classify(mel, device) for mel in mels), plan.aggregate)
+            total, used, runs = total + probabilities, used + 1, runs + n
+            if plan.stop_early and decided(total, len(copies) - used):
+                break
+        macs = None if self.macs is None else runs * self.macs
+        return Prediction(self.labels, total / used, used, runs, len(copies), macs, plan.aggregate)
 
     def classify(self, mel: np.ndarray, device: str = "") -> np.ndarray:
         """Probabilities, (K,) float64, of one input of normalised features (channels, n_mels, frames).
@@ -196,14 +260,3 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def log_weights(weights: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
     """(K,) float64: what to add to logits so that the probabilities of the classes named are multiplied by weights."""
     return np.log([float(weights.get(label, 1)) for label in labels])
-
-
-def windows(samples: np.ndarray, clip_samples: int) -> Iterator[np.ndarray]:
-    """Cuts a (..., samples) clip into windows that overlap by half, the last one flush with its end."""
-    last = samples.shape[-1] - clip_samples
-    if last <= 0:
-        yield fit_length(samples, clip_samples)
-        return
-    hop = max(1, clip_samples // 2)
-    for start in [*range(0, last, hop), last]:
-        yield samples[..., start : start + clip_samples]
