@@ -142,7 +142,7 @@ def _details(t: Tensor, what: str, where: str) -> dict[str, Any]:
     return {"dtype": np.dtype(t.dtype).type, "quantization": (scale, int(zero_point))}
 
 
-def _float32(scale: np.ndarray) -> np.ndarray:
+def _float32(scale: np.ndarray | float) -> np.ndarray:
     """Scales as a file stores them; what float32 cannot hold becomes infinite, and is refused as such."""
     with np.errstate(over="ignore"):
         return np.asarray(scale, "<f4")
