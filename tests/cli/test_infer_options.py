@@ -75,7 +75,7 @@ def test_presets_and_changes_of_copies(folder):
     soundfile.write("long.wav", tiny.tone("middle", 20000), tiny.RATE)
     three = record("--tta", "s2-3crop", "--all-copies", "long.wav")
     assert (three["tta"], three["windows"], three["label"]) == (3, 3, "middle")
-    masked = record("--tta", 4, "--tta-with", "mean-mask,gain+roll", "--all-copies", "high.wav")
+    masked = record("--tta", "4:mean-mask,gain+roll", "--all-copies", "high.wav")
     rolled = record("--tta", 4, "--all-copies", "high.wav")
     assert masked["tta"] == rolled["tta"] == 4 and masked["probabilities"] != rolled["probabilities"]
 
@@ -94,8 +94,8 @@ def test_windows_are_hopped_and_joined_as_asked(folder):
     "args",
     [
         ("--tta", "s5"),
-        ("--tta", "s4-30", "--tta-with", "roll"),
-        ("--tta", 3, "--tta-with", "twist"),
+        ("--tta", "s4-30:roll"),
+        ("--tta", "3:twist"),
         ("--window-hop", 0),
         ("--window-hop", "nan"),
         ("--window-hop", "soon"),

@@ -15,7 +15,6 @@ from tinyasc.audio import read_audio
 from tinyasc.frontend import FrontEnd, features, fit_length
 from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.runner import load
-from tinyasc.infer.tta import parse_tta
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.graph import Graph
 from tinyasc_export.graphfile import save_graph
@@ -27,7 +26,7 @@ FLOAT_LOGITS, FLOAT_PROBABILITIES = 1e-4, 1e-5
 QUICK_UNITS, EXACT_UNITS = 4, 1
 INT8_PROBABILITIES = 0.05
 
-COPIES = (parse_tta(3), parse_tta(3, "shift+mean-mask,gain+zero-mask"))
+COPIES = ("3", "3:shift+mean-mask,gain+zero-mask")
 
 
 def write_run(folder, graph: Graph, int8: Graph, bundle: Bundle) -> None:

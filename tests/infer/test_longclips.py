@@ -102,7 +102,7 @@ def test_a_resampled_length_is_known_beforehand(frames, from_rate, data):
         {"tta": 30, "stop_early": True},
         {"tta": "s2-3crop"},
         {"tta": "s4-30"},
-        {"tta": parse_tta(9, "roll+gain,zero-mask,shift+mean-mask,end")},
+        {"tta": "9:roll+gain,zero-mask,shift+mean-mask,end"},
     ],
     ids=str,
 )

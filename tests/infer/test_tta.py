@@ -37,8 +37,8 @@ def random(seed=0):
     return np.random.default_rng(seed)
 
 
-def copies(clip, n, seed, changes=None):
-    return [c.sound(clip) for c in parse_tta(n, changes).draw(clip.shape[-1], FRONT_END, seed)]
+def copies(clip, n, seed, changes="roll,crop"):
+    return [c.sound(clip) for c in parse_tta(f"{n}:{changes}").draw(clip.shape[-1], FRONT_END, seed)]
 
 
 def test_one_copy_is_the_plain_clip():
@@ -114,7 +114,7 @@ def test_a_crop_of_a_long_clip_is_a_window_without_a_seam():
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("changes", [None, "shift+gain+mean-mask,end", "zero-mask"])
+@pytest.mark.parametrize("changes", ["roll,crop", "shift+gain+mean-mask,end", "zero-mask"])
 def test_both_sides_of_a_stereo_clip_stay_together(length, changes):
     clip = np.stack([ramp(length), 2 * ramp(length)])
     for copy, left in zip(copies(clip, 7, 0, changes), copies(clip[0], 7, 0, changes), strict=True):
@@ -127,15 +127,17 @@ def test_copies_differ_from_each_other():
         assert not np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("changes", [None, "shift", "gain", "roll+gain+zero-mask,crop"])
+@pytest.mark.parametrize("changes", ["roll,crop", "shift", "gain", "roll+gain+zero-mask,crop"])
 def test_a_seed_gives_the_same_copies_and_more_begin_with_the_same(changes):
-    few, many, others = (parse_tta(n, changes).draw(CLIP, FRONT_END, seed) for n, seed in ((4, 3), (9, 3), (4, 4)))
+    few, many, others = (
+        parse_tta(f"{n}:{changes}").draw(CLIP, FRONT_END, seed) for n, seed in ((4, 3), (9, 3), (4, 4))
+    )
     assert few == many[:4]
     assert not any(a == b for a, b in zip(few[1:], others[1:], strict=True))
 
 
 def test_changes_take_turns():
-    plan = parse_tta(7, "gain,zero-mask+crop").draw(CLIP, FRONT_END, 0)
+    plan = parse_tta("7:gain, zero-mask+crop").draw(CLIP, FRONT_END, 0)
     assert plan[0] == Copy()
     for copy in plan[1::2]:
         assert copy.gain_db and copy.cut is None and not copy.stripes
@@ -146,7 +148,7 @@ def test_changes_take_turns():
 def test_a_gain_is_within_its_decibels_and_keeps_the_type():
     gains = []
     for seed in range(40):
-        _, louder = parse_tta(2, "gain").draw(CLIP, FRONT_END, seed)
+        _, louder = parse_tta("2:gain").draw(CLIP, FRONT_END, seed)
         np.testing.assert_allclose(louder.sound(ramp(5))[1:] / ramp(5)[1:], 10 ** (louder.gain_db / 20), rtol=1e-6)
         assert louder.sound(ramp(5)).dtype == np.float32 and louder.sound(np.arange(5.0)).dtype == np.float64
         gains.append(louder.gain_db)
@@ -170,7 +172,7 @@ def test_masks_are_stripes_of_zero_or_of_the_mean():
 def test_stripes_are_drawn_within_their_share_anywhere():
     record = other_front_end(n_mels=32, clip_samples=512 + 255 * 256, band_scale=(), band_offset=())
     assert record.shape == (1, 32, 256)
-    drawn = [s for seed in range(200) for s in parse_tta(2, "mean-mask").draw(1, record, seed)[1].stripes]
+    drawn = [s for seed in range(200) for s in parse_tta("2:mean-mask").draw(1, record, seed)[1].stripes]
     for axis, size in ((BANDS, 32), (FRAMES, 256)):
         own = [s for s in drawn if s.axis == axis]
         assert {s.width for s in own} <= set(range(int(MASK_SHARE * size) + 1)) and len({s.width for s in own}) > 4
@@ -203,7 +205,7 @@ def test_s4_takes_thirty_shifted_and_masked_copies():
 
 @pytest.mark.parametrize("changes", CHANGES)
 def test_every_copy_of_a_long_clip_but_the_plain_one_is_one_window(changes):
-    plain, *rest = parse_tta(4, changes).draw(3 * CLIP, FRONT_END, 0)
+    plain, *rest = parse_tta(f"4:{changes}").draw(3 * CLIP, FRONT_END, 0)
     assert plain == Copy()
     for copy in rest:
         assert copy.cut is not None
@@ -212,24 +214,29 @@ def test_every_copy_of_a_long_clip_but_the_plain_one_is_one_window(changes):
 
 
 @pytest.mark.parametrize(
-    ("text", "changes", "says"),
+    ("text", "says"),
     [
-        (0, None, "at least 1"),
-        ("-3", None, "at least 1"),
-        ("many", None, "'many' is neither a number of copies nor one of s2-3crop, s4-30"),
-        ("2.5", None, "neither a number"),
-        ("s4-30", "roll", "s4-30 names its changes itself"),
-        (3, "twist", "no change is named 'twist'; there are roll, shift"),
-        (3, "", "no change is named ''"),
-        (3, "roll,", "no change is named ''"),
-        (3, "roll+crop", r"'roll\+crop' must be one place"),
-        (3, "zero-mask+mean-mask", "one mask"),
-        (3, "gain+gain", "at most once"),
+        (0, "at least 1"),
+        ("-3", "at least 1"),
+        ("many", "'many' is neither a number of copies .* nor one of s2-3crop, s4-30"),
+        ("2.5", "neither a number"),
+        ("s4-30:roll", "neither a number"),
+        ("3:twist", "no change is named 'twist'; there are roll, shift"),
+        ("3:", "no change is named ''"),
+        ("3:roll,", "no change is named ''"),
+        ("3:roll+crop", r"'roll\+crop' must be one place"),
+        ("3:zero-mask+mean-mask", "one mask"),
+        ("3:gain+gain", "at most once"),
     ],
 )
-def test_nonsense_is_refused(text, changes, says):
+def test_nonsense_is_refused(text, says):
     with pytest.raises(InputError, match=says):
-        parse_tta(text, changes)
+        parse_tta(text)
+
+
+def test_a_number_is_the_clip_with_rolls_and_crops():
+    assert parse_tta(8) == parse_tta("8") == parse_tta("8:roll,crop") == parse_tta(Tta(8)) == Tta(8)
+    assert parse_tta(None) == Tta(1) and parse_tta("s4-30") is PRESETS["s4-30"]
 
 
 def test_a_negative_seed_and_no_turns_are_refused():

@@ -45,16 +45,11 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 )
 @click.option(
     "--tta",
-    metavar="N|PRESET",
+    metavar="N[:CHANGES]|PRESET",
     default="1",
-    help="Average copies of each clip: N of them, itself and then random rolls and crops; or s4-30, 30 shifted and "
-    "masked copies; or s2-3crop, windows at the start, middle and end of a longer clip. Costs as many times the time.",
-)
-@click.option(
-    "--tta-with",
-    "changes",
-    metavar="CHANGES",
-    help=f"What the N copies are by turns, such as shift+gain,crop; of {', '.join(CHANGES)} [default: roll,crop].",
+    help="Average copies of each clip: N, itself and then random rolls and crops by turns, or other turns such as "
+    f"8:shift+gain,crop (of {', '.join(CHANGES)}); s4-30, 30 shifted and masked copies; s2-3crop, windows at the "
+    "start, middle and end of a longer clip. Costs as many times the time.",
 )
 @click.option(
     "--all-copies",
@@ -90,7 +85,6 @@ def command(
     model_path: Path | None,
     backend: str,
     tta: str,
-    changes: str | None,
     all_copies: bool,
     window_hop: float | None,
     aggregate: str,
@@ -115,7 +109,7 @@ def command(
       tinyasc infer --window-hop 1 --aggregate max night.flac
       tinyasc infer --json recordings/ > scenes.jsonl
     """  # noqa: D301 (click reads the backspace)
-    how = _asked(tta, changes, seed, all_copies, window_hop, aggregate)
+    how = _asked(tta, seed, all_copies, window_hop, aggregate)
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
@@ -216,17 +210,15 @@ def bar(share: float, width: int) -> str:
     return EIGHTHS[8] * whole + EIGHTHS[rest].strip()
 
 
-def _asked(
-    tta: str, changes: str | None, seed: int, all_copies: bool, window_hop: float | None, aggregate: str
-) -> dict[str, Any]:
-    """The options of one clip's answer, as `predict_file` takes them."""
+def _asked(tta: str, seed: int, all_copies: bool, window_hop: float | None, aggregate: str) -> dict[str, Any]:
+    """The options of one clip's answer, as `predict_file` takes them; plain values."""
     try:
-        plan = parse_tta(tta, changes)
+        parse_tta(tta)
         check_hop(window_hop)
     except InputError as error:
         raise click.UsageError(str(error)) from None
     return {
-        "tta": plan,
+        "tta": tta,
         "seed": seed,
         "stop_early": not all_copies,
         "window_hop": window_hop,

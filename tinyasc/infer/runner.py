@@ -135,8 +135,9 @@ class Model:
         Args:
             samples: (samples,), or (2, samples) where the front end is stereo; floating point, full scale 1.
             rate: Hz; None says that it is the front end's. Others are resampled.
-            tta: copies to average, each with equal weight: a number (the clip, then rolls and crops of it in turn), the
-                name of a preset, or a `tinyasc.infer.tta.Tta`; None or 1 is the plain clip.
+            tta: copies to average, each with equal weight: a number (the clip, then rolls and crops of it in turn), a
+                text that `tinyasc.infer.tta.parse_tta` takes, such as the name of a preset, or a
+                `tinyasc.infer.tta.Tta`; None or 1 is the plain clip.
             seed: of the copies.
             device: name of the recording device, for models that are conditioned on it; "" is an unknown one.
             stop_early: hear no further copies once they cannot change the likeliest class. The probabilities are then

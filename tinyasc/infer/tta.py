@@ -173,28 +173,30 @@ PRESETS = {
 }
 
 
-def parse_tta(text: str | int | Tta | None, changes: str | None = None) -> Tta:
-    """A number of copies, the name of a preset, or what is one already.
+def parse_tta(text: str | int | Tta | None) -> Tta:
+    """A number of copies, with or without their changes, the name of a preset, or what is one already.
 
     Args:
-        text: such as 8 or "s4-30"; None is 1, the plain clip.
-        changes: what a number's copies are by turns, divided by commas, changes of one copy joined by "+":
-            "roll,crop" (the default), "shift+mean-mask,gain".
+        text: such as 8, "8", "s4-30", or "8:shift+mean-mask,gain": what the copies are by turns, divided by commas,
+            changes of one copy joined by "+" (by default "roll,crop"). None is 1, the plain clip.
 
     Raises:
-        InputError: neither a number above 0 nor a preset, or changes beside a preset or of unknown names.
+        InputError: neither a number above 0 nor a preset, or changes of unknown names.
     """
-    if isinstance(text, str) and text in PRESETS:
-        text = PRESETS[text]
     if isinstance(text, Tta):
-        if changes is not None:
-            raise InputError(f"tta: {text.name or 'it'} names its changes itself; give a number of copies beside them")
         return text
+    if not isinstance(text, str):
+        return Tta(1 if text is None else index(text))
+    if text in PRESETS:
+        return PRESETS[text]
+    number, colon, changes = text.partition(":")
     try:
-        copies = 1 if text is None else int(text) if isinstance(text, str) else index(text)
+        copies = int(number)
     except ValueError:
-        raise InputError(f"tta: {text!r} is neither a number of copies nor one of {', '.join(PRESETS)}") from None
-    if changes is None:
+        raise InputError(
+            f"tta: {text!r} is neither a number of copies (8, 8:shift,crop) nor one of {', '.join(PRESETS)}"
+        ) from None
+    if not colon:
         return Tta(copies)
     return Tta(copies, tuple(tuple(part.strip() for part in turn.split("+")) for turn in changes.split(",")))
 
