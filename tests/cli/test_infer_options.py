@@ -1,13 +1,17 @@
 """`tinyasc infer`: backends, test-time copies and windows as options."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import tiny_models as tiny
 from click.testing import CliRunner
 
+from tinyasc.cli.infer import as_text
 from tinyasc.cli.main import cli
+from tinyasc.infer.runner import Prediction
 from tinyasc_export.graphfile import save_graph
 
 
@@ -61,7 +65,7 @@ def test_backends_that_cannot_be_are_one_line(folder):
 
 def test_copies_and_their_cost_are_told(folder):
     head = infer("--tta", 5, "--all-copies", "low.wav").stdout.splitlines()[0]
-    assert head.startswith("low.wav  (5 copies, mean of 5 windows, 0.00018 MMAC, ") and head.endswith(" ms)")
+    assert head.startswith("low.wav  (5 copies, mean of 5 windows, 180 MAC, ") and head.endswith(" ms)")
     early = record("--tta", 5, "low.wav")
     assert early["tta"] < early["tta_planned"] == 5 and early["macs"] == 36 * early["windows"] == 36 * early["tta"]
     head = infer("--tta", 5, "low.wav").stdout.splitlines()[0]
@@ -87,7 +91,7 @@ def test_windows_are_hopped_and_joined_as_asked(folder):
     voted = record("--window-hop", 0.1, "--aggregate", "vote", "long.wav")
     assert voted["probabilities"] == {"low": 1, "middle": 0, "high": 0}
     head = infer("--aggregate", "max", "long.wav").stdout.splitlines()[0]
-    assert head.startswith("long.wav  (max of 9 windows, 0.000324 MMAC, ")
+    assert head.startswith("long.wav  (max of 9 windows, 324 MAC, ")
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,14 @@ def test_windows_are_hopped_and_joined_as_asked(folder):
 def test_nonsense_is_one_line(folder, args):
     (line,) = infer(*args, "low.wav", code=2).stderr.splitlines()
     assert line.startswith("error: ") and "tinyasc infer --help" in line
+
+
+@pytest.mark.parametrize(
+    ("macs", "text"),
+    [(180, "180 MAC"), (99_999, "99,999 MAC"), (32_474_896, "32.5 MMAC"), (23_480_000_000, "23.5 GMAC")],
+)
+def test_costs_are_told_in_readable_units(macs, text):
+    answer = Prediction(("a", "b"), np.array([0.75, 0.25]), 2, 2, 2, macs)
+    assert (
+        as_text(Path("x.wav"), answer, 1, 7.4).splitlines()[0] == f"x.wav  (2 copies, mean of 2 windows, {text}, 7 ms)"
+    )

@@ -92,7 +92,7 @@ def test_backends_agree_on_tones(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_backends_agree_on_two_hundred_recorded_clips(esc10_root, tmp_path):
     from tinyasc.data import load_table
 

@@ -196,8 +196,15 @@ def _cost(prediction: Prediction, milliseconds: float) -> str:
     parts = copies if prediction.planned > 1 else ""
     parts += f"{prediction.aggregate} of {prediction.windows} windows, "
     if prediction.macs is not None:
-        parts += f"{prediction.macs / 1e6:.4g} MMAC, "
+        parts += f"{_counted(prediction.macs)}, "
     return f"{parts}{milliseconds:.0f} ms"
+
+
+def _counted(macs: int) -> str:
+    """Multiply-accumulates for people: whole, in millions or in thousands of millions."""
+    if macs < 100_000:
+        return f"{macs:,} MAC"
+    return f"{macs / 1e6:,.1f} MMAC" if macs < 10**9 else f"{macs / 1e9:,.1f} GMAC"
 
 
 def bar(share: float, width: int) -> str:
