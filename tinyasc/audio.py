@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,8 @@ from tinyasc.errors import InputError
 # Writers to a pipe cannot go back to fill in the size: ffmpeg leaves 0xFFFFFFFF, sox about 0x7FFFF000,
 # arecord 0x80000000.
 _UNKNOWN_SIZE = 0x7FFF0000
+# Of one block of `read_blocks`: 1 MiB as float32.
+BLOCK_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,7 @@ def read_segments(
     """
     samples, file_rate = _decode(path)
     _refuse_non_finite(path, samples, file_rate)
-    if stereo and samples.shape[1] != 2:
-        raise InputError(
-            f"{path}: stereo is wanted and its channels are {samples.shape[1]}; give a stereo recording, or take a "
-            "mono front end"
-        )
+    _refuse_other_channels(path, samples.shape[1], stereo)
     parts = []
     for segment in segments:
         part = samples
@@ -101,10 +99,7 @@ def read_segments(
                     f"{len(samples) / file_rate:.3f} s; mend the list, or copy the file again"
                 )
             part = samples[start:end]
-        if not stereo:
-            # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
-            mono = part.shape[1] == 1
-            part = part[:, 0] if mono else part.mean(axis=1, dtype=np.float64).astype(np.float32)
+        part = part if stereo else _mono(part)
         if file_rate != sample_rate:
             part = _resample(path, part, file_rate, sample_rate)
         parts.append(np.ascontiguousarray(part.T))
@@ -121,6 +116,46 @@ def read_info(path: str | Path) -> AudioInfo:
         return AudioInfo(sample_rate=sound.samplerate, channels=sound.channels, frames=sound.frames)
 
 
+def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
+    """Samples that `frames` become at another rate: soxr's own count, the nearest whole number."""
+    return (2 * frames * to_rate + from_rate) // (2 * from_rate)
+
+
+def read_blocks(path: str | Path, sample_rate: int, *, stereo: bool = False) -> Iterator[np.ndarray]:
+    """Reads one file piece by piece: together the very samples that `read_audio` gives (of MP3 but for the last bit).
+
+    One block is held at a time, `BLOCK_VALUES` values of the file, and what soxr keeps of its own filter.
+
+    Args:
+        path: as `read_audio`.
+        sample_rate: as `read_audio`.
+        stereo: as `read_audio`.
+
+    Yields:
+        (samples,) float32, of varying length; in stereo (2, samples).
+
+    Raises:
+        InputError: as `read_audio`; what only later samples show is raised when they are read.
+    """
+    with _open(path) as sound:
+        rate, frames, channels = sound.samplerate, sound.frames, sound.channels
+        _refuse_other_channels(path, channels, stereo)
+        stream = _resampler(path, rate, sample_rate, 2 if stereo else 1) if rate != sample_rate else None
+        read = 0
+        while read < frames or read == 0:
+            try:
+                samples = sound.read(max(1, BLOCK_VALUES // channels), dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+                raise InputError(f"{path}: damaged or cut off ({_reason(error)}); copy or convert it again") from None
+            _refuse_missing(path, read + len(samples), frames, end=len(samples) == 0)
+            _refuse_non_finite(path, samples, rate, read)
+            read += len(samples)
+            part = samples if stereo else _mono(samples)
+            if stream is not None:
+                part = stream.resample_chunk(part, last=read >= frames)
+            yield np.ascontiguousarray(part.T)
+
+
 def _decode(path: str | Path) -> tuple[np.ndarray, int]:
     """The file's samples, (frames, channels) float32, and its rate."""
     with _open(path) as sound:
@@ -130,14 +165,34 @@ def _decode(path: str | Path) -> tuple[np.ndarray, int]:
             raise InputError(f"{path}: damaged or cut off ({_reason(error)}); copy or convert it again") from None
         except (MemoryError, ValueError):
             raise InputError(f"{path}: {sound.frames} frames do not fit in memory; cut it into shorter files") from None
-        if len(samples) == 0:
-            raise InputError(f"{path}: holds no samples; record or export it again")
-        if len(samples) < sound.frames:
-            raise InputError(
-                f"{path}: cut off, its header promises {sound.frames} frames but {len(samples)} are there; "
-                "copy or export it again"
-            )
+        _refuse_missing(path, len(samples), sound.frames, end=True)
         return samples, sound.samplerate
+
+
+def _refuse_missing(path: str | Path, read: int, frames: int, *, end: bool) -> None:
+    """Refuses a file that holds no samples, or whose samples end before its header says."""
+    if not end:
+        return
+    if read == 0:
+        raise InputError(f"{path}: holds no samples; record or export it again")
+    if read < frames:
+        raise InputError(
+            f"{path}: cut off, its header promises {frames} frames but {read} are there; copy or export it again"
+        )
+
+
+def _refuse_other_channels(path: str | Path, channels: int, stereo: bool) -> None:
+    if stereo and channels != 2:
+        raise InputError(
+            f"{path}: stereo is wanted and its channels are {channels}; give a stereo recording, or take a "
+            "mono front end"
+        )
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels, (frames,) float32, of (frames, channels)."""
+    # The mean is taken in float64 so that two channels near the largest float32 do not overflow.
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:
@@ -217,12 +272,12 @@ def _check_ogg(path: str | Path, stream: BinaryIO, size: int) -> None:
         raise InputError(f"{path}: cut off, its last page is not the end of the stream; copy or export it again")
 
 
-def _refuse_non_finite(path: str | Path, samples: np.ndarray, rate: int) -> None:
-    """Names how many (frames, channels) values are NaN or infinite, and where the first is."""
+def _refuse_non_finite(path: str | Path, samples: np.ndarray, rate: int, before: int = 0) -> None:
+    """Names how many (frames, channels) values are NaN or infinite, and where the first is, `before` frames further."""
     finite = np.isfinite(samples)
     if finite.all():
         return
-    first = int(np.flatnonzero(~finite.all(axis=1))[0])
+    first = before + int(np.flatnonzero(~finite.all(axis=1))[0])
     raise InputError(
         f"{path}: {finite.size - int(finite.sum())} of its samples are NaN or infinite, "
         f"the first at index {first} ({first / rate:.3f} s); export it again"
@@ -235,6 +290,15 @@ def _resample(path: str | Path, samples: np.ndarray, from_rate: int, to_rate: in
 
     try:
         return soxr.resample(samples, from_rate, to_rate, quality="HQ")
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise InputError(f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})") from None
+
+
+def _resampler(path: str | Path, from_rate: int, to_rate: int, channels: int) -> Any:
+    import soxr
+
+    try:
+        return soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
     except (ValueError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})") from None
 

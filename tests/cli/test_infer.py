@@ -70,7 +70,17 @@ def test_json_is_one_object_per_clip(folder):
     result = infer("--json", "--model", "runs/first/model-fp32.tflite", "low.wav", "high.wav")
     assert result.exit_code == 0 and result.stderr == ""
     low, high = records(result)
-    assert set(low) == {"path", "model", "label", "probabilities", "tta", "windows", "milliseconds"}
+    assert set(low) == {
+        "path",
+        "model",
+        "label",
+        "probabilities",
+        "tta",
+        "tta_planned",
+        "windows",
+        "macs",
+        "milliseconds",
+    }
     assert (low["path"], low["label"], high["label"]) == ("low.wav", "low", "high")
     assert (low["model"], low["tta"], low["windows"]) == ("runs/first/model-fp32.tflite", 1, 1)
     assert list(low["probabilities"]) == list(tiny.LABELS) and low["milliseconds"] > 0
@@ -91,7 +101,7 @@ def test_all_files_of_a_run_answer_alike(folder):
 
 
 def test_tta_says_its_copies_and_time_and_repeats_with_its_seed(folder):
-    first, again, other = (infer("--tta", 5, "--seed", s, "low.wav").stdout for s in (1, 1, 2))
+    first, again, other = (infer("--tta", 5, "--all-copies", "--seed", s, "low.wav").stdout for s in (1, 1, 2))
     head = first.splitlines()[0]
     assert head.startswith("low.wav  (5 copies, mean of 5 windows, ") and head.endswith(" ms)")
     assert first.splitlines()[1:] == again.splitlines()[1:]

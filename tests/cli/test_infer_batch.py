@@ -103,7 +103,9 @@ def test_other_options_are_refused_with_what_and_how_to_mend(folder):
     before = (folder / "a.csv").read_bytes()
     result = infer("clips", "--out", "a.csv", "--tta", 5)
     assert result.exit_code == 2 and result.stdout == ""
-    assert "exact=False seed=0 tta=1, now it is exact=False seed=0 tta=5; give the same options" in result.stderr
+    was = "aggregate=mean backend=auto exact=False seed=0 stop_early=True tta=1 window_hop=None"
+    now = was.replace("tta=1", "tta=5")
+    assert f"was answered with {was}, now it is {now}; give the same options" in result.stderr
     (folder / "m.tflite").write_bytes(tiny.tflite())
     result = infer("clips", "--out", "a.csv")
     assert result.exit_code == 2 and "is of another model file" in result.stderr

@@ -10,8 +10,9 @@ from tinyasc.frontend import ADDED_FIELDS, fit_length
 from tinyasc.infer import find
 from tinyasc.infer.backends.litert_backend import LiteRtBackend
 from tinyasc.infer.find import default_model, newest_model
-from tinyasc.infer.runner import Model, load, softmax, windows
-from tinyasc.infer.tta import copies
+from tinyasc.infer.runner import Model, load, softmax
+from tinyasc.infer.tta import Tta
+from tinyasc.infer.windows import windows
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.tflite import to_tflite
 
@@ -76,7 +77,8 @@ def test_a_long_clip_is_the_mean_softmax_of_its_windows(model):
 @pytest.mark.parametrize("length", [CLIP // 2, CLIP, 2 * CLIP])
 def test_tta_is_the_mean_over_its_copies(model, length):
     clip = np.resize(np.concatenate([tiny.tone("low"), tiny.tone("high")]), length)
-    plain = [model.predict(copy).probabilities for copy in copies(clip, tiny.FRONT_END, 5, seed=2)]
+    made = [copy.sound(clip) for copy in Tta(5).draw(length, tiny.FRONT_END, 2)]
+    plain = [model.predict(copy).probabilities for copy in made]
     prediction = model.predict(clip, tta=5, seed=2)
     np.testing.assert_allclose(prediction.probabilities, np.mean(plain, axis=0), atol=1e-12)
     assert prediction.copies == 5

@@ -19,12 +19,29 @@ def as_text(path: Path, prediction: Prediction, top: int, milliseconds: float) -
     columns = shutil.get_terminal_size().columns
     width = max(1, min(LONGEST_BAR, columns - name_width - 13))
     lines = [str(path)]
-    if prediction.windows > 1:
-        copies = f"{prediction.copies} copies, " if prediction.copies > 1 else ""
-        lines[0] += f"  ({copies}mean of {prediction.windows} windows, {milliseconds:.0f} ms)"
+    if prediction.windows > 1 or prediction.planned > 1:
+        lines[0] += f"  ({_cost(prediction, milliseconds)})"
     for label, share in best:
         lines.append(f"  {label:<{name_width}}  {100 * share:5.1f} %  {bar(share, width)}".rstrip())
     return "\n".join(lines)
+
+
+def _cost(prediction: Prediction, milliseconds: float) -> str:
+    """How many copies and windows an answer took, and what they cost: the network alone, and the whole time."""
+    few = prediction.copies < prediction.planned
+    copies = f"{prediction.copies} of {prediction.planned} copies, " if few else f"{prediction.copies} copies, "
+    parts = copies if prediction.planned > 1 else ""
+    parts += f"{prediction.aggregate} of {prediction.windows} windows, "
+    if prediction.macs is not None:
+        parts += f"{_counted(prediction.macs)}, "
+    return f"{parts}{milliseconds:.0f} ms"
+
+
+def _counted(macs: int) -> str:
+    """Multiply-accumulates for people: whole, in millions or in thousands of millions."""
+    if macs < 100_000:
+        return f"{macs:,} MAC"
+    return f"{macs / 1e6:,.1f} MMAC" if macs < 10**9 else f"{macs / 1e9:,.1f} GMAC"
 
 
 def printable(text: str) -> str:

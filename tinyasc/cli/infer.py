@@ -14,11 +14,14 @@ import click
 from tinyasc.cli.answer_text import as_text
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.base import OUTPUTS
+from tinyasc.infer.backends.choose import AUTO, BACKENDS
 from tinyasc.infer.batch import Answer, Job, answers
 from tinyasc.infer.clips import find_clips, read_list
 from tinyasc.infer.find import default_model
 from tinyasc.infer.records import as_record
 from tinyasc.infer.runner import Model
+from tinyasc.infer.tta import CHANGES, parse_tta
+from tinyasc.infer.windows import AGGREGATES, check_hop
 
 
 @click.command("infer")
@@ -35,14 +38,42 @@ from tinyasc.infer.runner import Model
     "model_path",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+    help="A .tflite or .onnx file, or a .npz graph [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default=AUTO,
+    show_default=True,
+    help="auto: litert for .tflite, onnx for .onnx, reference for .npz, and no other; reference (numpy, exact, slow) "
+    "also takes a .tflite file beside its graph.",
 )
 @click.option(
     "--tta",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Average N copies of each clip: itself, then random rolls and crops. Costs N times the time.",
+    metavar="N[:CHANGES]|PRESET",
+    default="1",
+    help="Average copies of each clip: N, itself and then random rolls and crops by turns, or other turns such as "
+    f"8:shift+gain,crop (of {', '.join(CHANGES)}); s4-30, 30 shifted and masked copies; s2-3crop, windows at the "
+    "start, middle and end of a longer clip. Costs as many times the time.",
+)
+@click.option(
+    "--all-copies",
+    is_flag=True,
+    help="Hear every copy; else no more once the rest cannot change the likeliest class, whose probability may then be "
+    "another.",
+)
+@click.option(
+    "--window-hop",
+    metavar="SECONDS",
+    type=float,
+    help="From one window of a long clip to the next [default: half a window].",
+)
+@click.option(
+    "--aggregate",
+    type=click.Choice(AGGREGATES),
+    default=AGGREGATES[0],
+    show_default=True,
+    help="Of windows: their mean, each class's largest, or the share of windows that a class wins.",
 )
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
 @click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
@@ -90,7 +121,11 @@ def command(
     clips: tuple[Path, ...],
     list_file: Path | None,
     model_path: Path | None,
-    tta: int,
+    backend: str,
+    tta: str,
+    all_copies: bool,
+    window_hop: float | None,
+    aggregate: str,
     seed: int,
     top: int,
     exact: bool,
@@ -105,7 +140,7 @@ def command(
 
     CLIP is an audio file of any rate and channels, or a folder, which is searched for wav, flac, ogg and mp3.
     A clip shorter than the model's input is padded with silence; of a longer one, windows that overlap by
-    half are averaged.
+    half are averaged. However long it is, no more of it is held than some windows.
 
     A clip that cannot be read is reported on standard error, the others are answered, and the exit code is 2.
 
@@ -117,6 +152,8 @@ def command(
     Examples:
       tinyasc infer clip.wav
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
+      tinyasc infer --backend reference --tta s4-30 clip.wav
+      tinyasc infer --window-hop 1 --aggregate max night.flac
       tinyasc infer --json recordings/ > scenes.jsonl
       tinyasc infer --workers 4 --out scenes.csv recordings/
       find . -name '*.flac' -print0 | tinyasc infer --list - --out scenes.csv
@@ -124,12 +161,14 @@ def command(
     """  # noqa: D301 (click reads the backspace)
     if not clips and list_file is None:
         raise click.UsageError("Missing argument 'CLIP...'", ctx)
+    predicting = _asked(tta, seed, all_copies, window_hop, aggregate)
     if out is not None:
         _check_out(ctx, out)
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
-    job = Job(model_path, {"exact": exact, **_described(front_end, labels, outputs)}, {"tta": tta, "seed": seed})
+    loading = {"exact": exact, "backend": backend, **_described(front_end, labels, outputs)}
+    job = Job(model_path, loading, predicting)
     model = job.load()
     named = [*clips, *(read_list(list_file) if list_file is not None else [])]
     complaints: list[str] = []
@@ -160,6 +199,22 @@ def _check_out(ctx: click.Context, out: Path) -> None:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = "--json" if name == "as_json" else "--top"
             raise click.UsageError(f"{option} says how answers are printed, and --out writes them to a file", ctx)
+
+
+def _asked(tta: str, seed: int, all_copies: bool, window_hop: float | None, aggregate: str) -> dict[str, Any]:
+    """The options of one clip's answer, as `predict_file` takes them; plain values."""
+    try:
+        parse_tta(tta)
+        check_hop(window_hop)
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+    return {
+        "tta": tta,
+        "seed": seed,
+        "stop_early": not all_copies,
+        "window_hop": window_hop,
+        "aggregate": aggregate,
+    }
 
 
 def _described(front_end: Path | None, labels: str | None, outputs: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinyasc.audio import read_audio
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.infer.longclips import predict_file
 from tinyasc.infer.runner import Model, Prediction, load
 
 # Clips that wait for each worker, so that none is idle while a slow one holds up the order.
@@ -32,7 +32,7 @@ class Job:
     Args:
         model: the file.
         loading: keyword arguments of `tinyasc.load`.
-        predicting: keyword arguments of `Model.predict`.
+        predicting: keyword arguments of `predict_file`.
     """
 
     model: Path
@@ -73,11 +73,7 @@ def answer(model: Model, path: Path, predicting: Mapping[str, Any]) -> Answer:
     """Reads and classifies one clip; what is wrong with it is in the answer."""
     start = time.perf_counter()
     try:
-        samples = read_audio(path, model.front_end.sample_rate, stereo=model.front_end.stereo)
-        try:
-            prediction, error = model.predict(samples, **predicting), ""
-        except InputError as wrong:  # of the samples, which know nothing of their file
-            prediction, error = None, f"{path}: {wrong}"
+        prediction, error = predict_file(model, path, **predicting), ""
     except InputError as wrong:
         prediction, error = None, str(wrong)
     return Answer(path, prediction, error, 1000 * (time.perf_counter() - start))

@@ -16,5 +16,7 @@ def as_record(path: Path, prediction: Prediction, model_path: str | Path) -> dic
         "label": prediction.top(1)[0][0],
         "probabilities": dict(zip(prediction.labels, prediction.probabilities.tolist(), strict=True)),
         "tta": prediction.copies,
+        "tta_planned": prediction.planned,
         "windows": prediction.windows,
+        "macs": prediction.macs,
     }

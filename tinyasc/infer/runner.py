@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
-from tinyasc.frontend import FrontEnd, features, fit_length
-from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
-from tinyasc.infer.tta import copies
+from tinyasc.frontend import FrontEnd, features
+from tinyasc.infer.backends.base import Backend
+from tinyasc.infer.backends.choose import AUTO, open_backend
+from tinyasc.infer.tta import Copy, Tta, decided, parse_tta
+from tinyasc.infer.windows import AGGREGATES, aggregate, hop_samples, windows
 from tinyasc_export.bundle import Bundle
 
 
@@ -25,17 +27,49 @@ class Prediction:
         probabilities: (K,) float64, in the order of the labels, of sum 1.
         copies: test-time copies that were averaged; 1 is the plain clip.
         windows: how often the model ran.
+        planned: copies that were asked for; more than `copies` where the rest could not change the likeliest class.
+        macs: multiply-accumulates of all runs together, front end left out; None where the card does not count them.
+        aggregate: how the windows of a copy became one answer.
     """
 
     labels: tuple[str, ...]
     probabilities: np.ndarray
     copies: int
     windows: int
+    planned: int = 1
+    macs: int | None = None
+    aggregate: str = "mean"
 
     def top(self, k: int = 1) -> list[tuple[str, float]]:
         """The k likeliest classes with their probabilities; equal ones in the order of the labels."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.labels[i], float(self.probabilities[i])) for i in order]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a clip is heard.
+
+    Args:
+        tta: its copies.
+        seed: of the copies.
+        stop_early: end with the copy after which no other can change the likeliest class.
+        hop: samples from one window to the next.
+        aggregate: how windows become one answer.
+
+    Raises:
+        InputError: an unknown aggregation.
+    """
+
+    tta: Tta
+    seed: int
+    stop_early: bool
+    hop: int
+    aggregate: str
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise InputError(f"windows are joined by one of {', '.join(AGGREGATES)}, not by {self.aggregate!r}")
 
 
 class Model:
@@ -51,6 +85,7 @@ class Model:
         card: how it was made, as the file says.
         temperature: the logits are divided by it before the softmax; the card's `temperature`, or 1.
         log_weights: (K,) logarithms of factors on the probabilities; the card's `decision_weights`, or 0 each.
+        macs: multiply-accumulates of one run, as the card counts them; None where it does not.
 
     Raises:
         ModelFileError: the file's parts do not fit each other.
@@ -77,56 +112,87 @@ class Model:
             raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
         self.temperature = float(temperature)
         self.log_weights = self._log_weights()
+        counts = self.card.get("counts")
+        macs = counts.get("macs") if isinstance(counts, dict) else None
+        self.macs = macs if isinstance(macs, int) and not isinstance(macs, bool) and macs > 0 else None
 
     def predict(
         self,
         samples: np.ndarray,
         rate: int | None = None,
         *,
-        tta: int | None = None,
+        tta: int | str | Tta | None = None,
         seed: int = 0,
         device: str = "",
+        stop_early: bool = False,
+        window_hop: float | None = None,
+        aggregate: str = "mean",
     ) -> Prediction:
         """Classifies one clip.
 
         A short clip is padded with zeros at its end, as in training. A long one is cut into windows of
-        `clip_samples` that overlap by half, the last one flush with the end; their softmax outputs are
-        averaged.
+        `clip_samples`, the last one flush with the end; their softmax outputs become one answer.
 
         Args:
             samples: (samples,), or (2, samples) where the front end is stereo; floating point, full scale 1.
             rate: Hz; None says that it is the front end's. Others are resampled.
-            tta: copies to average (`tinyasc.infer.tta`), each with equal weight; None or 1 is the plain clip.
+            tta: copies to average, each with equal weight: a number (the clip, then rolls and crops of it in turn), a
+                text that `tinyasc.infer.tta.parse_tta` takes, such as the name of a preset, or a
+                `tinyasc.infer.tta.Tta`; None or 1 is the plain clip.
             seed: of the copies.
             device: name of the recording device, for models that are conditioned on it; "" is an unknown one.
+            stop_early: hear no further copies once they cannot change the likeliest class. The probabilities are then
+                the mean of those heard.
+            window_hop: seconds from one window to the next; None is half a window.
+            aggregate: of windows: one of `tinyasc.infer.windows.AGGREGATES`.
 
         Raises:
-            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1.
+            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1, an unknown
+                preset or aggregation.
             ModelFileError: the model answers with NaN or infinity.
         """
-        n = 1 if tta is None else tta
-        if n < 1 or seed < 0:
-            raise InputError(f"tta must be at least 1 and seed not negative, got {n} and {seed}")
+        plan = Plan(parse_tta(tta), seed, stop_early, hop_samples(window_hop, self.front_end), aggregate)
         samples = self._checked(np.asarray(samples), rate)
-        total, runs = np.zeros(len(self.labels)), 0
-        for copy in copies(samples, self.front_end, n, seed):
-            parts = windows(copy, self.front_end.clip_samples)
-            answers = [self.classify(features(part, self.front_end), device) for part in parts]
-            total += np.mean(answers, axis=0)
-            runs += len(answers)
-        return Prediction(self.labels, total / n, n, runs)
+        clip_samples = self.front_end.clip_samples
+
+        def heard(copy: Copy) -> Iterator[np.ndarray]:
+            return windows(copy.sound(samples), clip_samples, plan.hop)
+
+        return self.answer(plan, samples.shape[-1], heard, device)
 
     def __call__(
         self,
         samples: np.ndarray,
         rate: int | None = None,
         *,
-        tta: int | None = None,
+        tta: int | str | Tta | None = None,
         seed: int = 0,
         device: str = "",
     ) -> Prediction:
         """Classifies one clip: `predict` by a shorter name. Several threads may call one model at once."""
         return self.predict(samples, rate, tta=tta, seed=seed, device=device)
+
+    def answer(
+        self, plan: Plan, n_samples: int, heard: Callable[[Copy], Iterable[np.ndarray]], device: str = ""
+    ) -> Prediction:
+        """The mean answer over the copies of a clip.
+
+        Args:
+            plan: which copies and windows.
+            n_samples: of the clip, at the front end's rate.
+            heard: the windows of a copy, (..., clip_samples) each, taken one at a time.
+            device: as in `predict`.
+        """
+        copies = plan.tta.draw(n_samples, self.front_end, plan.seed)
+        total, used, runs = np.zeros(len(self.labels)), 0, 0
+        for copy in copies:
+            mels = (copy.mask(features(part, self.front_end)) for part in heard(copy))
+            probabilities, n = aggregate((self.classify(mel, device) for mel in mels), plan.aggregate)
+            total, used, runs = total + probabilities, used + 1, runs + n
+            if plan.stop_early and decided(total, len(copies) - used):
+                break
+        macs = None if self.macs is None else runs * self.macs
+        return Prediction(self.labels, total / used, used, runs, len(copies), macs, plan.aggregate)
 
     def classify(self, mel: np.ndarray, device: str = "") -> np.ndarray:
         """Probabilities, (K,) float64, of one input of normalised features (channels, n_mels, frames).
@@ -180,15 +246,20 @@ def load(
     path: Path | str,
     *,
     exact: bool = False,
+    backend: str = AUTO,
     front_end: FrontEnd | None = None,
     labels: Sequence[str] | None = None,
     outputs: str = "logits",
 ) -> Model:
-    """Reads a .tflite or .onnx file that `tinyasc compress` wrote, or another one whose front end and labels are named.
+    """Reads a .tflite or .onnx file, or a .npz graph, that `tinyasc compress` wrote.
+
+    Another .tflite or .onnx file can be read where its front end and labels are named.
 
     Args:
         path: the file; what it is is told by its content, then by its suffix.
         exact: run integer .tflite models on reference kernels: a microcontroller's answers, about 15 times slower.
+        backend: "litert" (.tflite), "onnx" (.onnx), "reference" (.npz, or a .tflite file beside its graph: numpy, exact
+            and slow), or "auto": LiteRT for .tflite, onnxruntime for .onnx, the reference for .npz.
         front_end: how samples become the input of a file without a card.
         labels: names of its outputs, in their order.
         outputs: "logits", or "probabilities" where a model without a card ends in a softmax of its own.
@@ -196,27 +267,13 @@ def load(
     Raises:
         ModelFileError: missing, damaged, of another kind, without a card and not described either, described and
             with a card, or of another input than the front end gives.
-        InputError: one of front end and labels without the other, or labels that are no names.
+        InputError: no such backend, or one that does not take this kind of file; one of front end and labels without
+            the other, or labels that are no names.
         TinyascError: its runtime is not installed.
     """
     path = Path(path)
     described = _described(front_end, labels, outputs)
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelFileError(f"{path}: cannot read this model file: {reason}") from None
-    # A runtime is imported when its kind of file comes: the other one may not even be installed.
-    if head[4:8] == TFLITE_IDENTIFIER:
-        from tinyasc.infer.backends.litert_backend import LiteRtBackend
-
-        return _model(LiteRtBackend(path, exact=exact, described=described), path, described)
-    if path.suffix == ".onnx":
-        from tinyasc.infer.backends.onnx_backend import OnnxBackend
-
-        return _model(OnnxBackend(path, described=described), path, described)
-    raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
+    return _model(open_backend(path, backend, exact=exact, described=described), path, described)
 
 
 def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs: str) -> Bundle | None:
@@ -255,14 +312,3 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def log_weights(weights: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
     """(K,) float64: what to add to logits so that the probabilities of the classes named are multiplied by weights."""
     return np.log([float(weights.get(label, 1)) for label in labels])
-
-
-def windows(samples: np.ndarray, clip_samples: int) -> Iterator[np.ndarray]:
-    """Cuts a (..., samples) clip into windows that overlap by half, the last one flush with its end."""
-    last = samples.shape[-1] - clip_samples
-    if last <= 0:
-        yield fit_length(samples, clip_samples)
-        return
-    hop = max(1, clip_samples // 2)
-    for start in [*range(0, last, hop), last]:
-        yield samples[..., start : start + clip_samples]

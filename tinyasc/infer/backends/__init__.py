@@ -1,1 +1,4 @@
-"""One runtime per file; each gives `.bundle`, `.input_shape`, `.n_classes` and `.logits(features)`."""
+"""One runtime per file, and which of them answers for which file (`choose`).
+
+Each gives `.bundle`, `.input_shape`, `.n_classes` and `.logits(features)`.
+"""

@@ -1,0 +1,72 @@
+"""Which runtime answers for which model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyasc.errors import InputError, ModelFileError
+from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
+from tinyasc_export.bundle import Bundle
+
+AUTO = "auto"
+# In `auto`'s order; each takes its own kind of file first, and `auto` goes no further than that.
+TAKES = {"litert": (".tflite",), "onnx": (".onnx",), "reference": (".npz", ".tflite")}
+BACKENDS = (AUTO, *TAKES)
+
+
+def open_backend(path: Path, name: str = AUTO, *, exact: bool = False, described: Bundle | None = None) -> Backend:
+    """A model file in its runtime.
+
+    `auto` goes by the file alone: LiteRT for .tflite, else onnxruntime for .onnx, else the numpy reference for .npz.
+    Where that runtime is not installed it fails and says so; it never turns to a slower one in silence.
+
+    Args:
+        path: the file; what it is is told by its content, then by its suffix.
+        name: one of `BACKENDS`.
+        exact: integer .tflite models on LiteRT's reference kernels.
+        described: what stands for the bundle of a .tflite or .onnx file that has none.
+
+    Raises:
+        InputError: no such backend, or one that does not take this kind of file.
+        ModelFileError: missing, damaged, of another kind, or without a card.
+        TinyascError: its runtime is not installed.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"backend {name!r} is not there; take one of {', '.join(BACKENDS)}")
+    kind = _kind(path)
+    if name == AUTO:
+        name = next(backend for backend, kinds in TAKES.items() if kind == kinds[0])
+    if kind not in TAKES[name]:
+        raise InputError(
+            f"{path}: is a {kind} file, and backend {name} takes {' and '.join(TAKES[name])}; name such a file with "
+            "--model, or leave the backend to auto"
+        )
+    # A runtime is imported when it is asked for: the others may not even be installed.
+    if name == "litert":
+        from tinyasc.infer.backends.litert_backend import LiteRtBackend
+
+        return LiteRtBackend(path, exact=exact, described=described)
+    if name == "onnx":
+        from tinyasc.infer.backends.onnx_backend import OnnxBackend
+
+        return OnnxBackend(path, described=described)
+    from tinyasc.infer.backends.reference_backend import ReferenceBackend
+
+    return ReferenceBackend(path)
+
+
+def _kind(path: Path) -> str:
+    """What kind of file it is, as the suffix that such a file has."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelFileError(f"{path}: cannot read this model file: {reason}") from None
+    if head[4:8] == TFLITE_IDENTIFIER:
+        return ".tflite"
+    if path.suffix in (".onnx", ".npz"):
+        return path.suffix
+    raise ModelFileError(
+        f"{path}: neither a .tflite nor an .onnx model, nor a .npz graph; name a file that `tinyasc compress` wrote"
+    )
