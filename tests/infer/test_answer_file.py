@@ -75,9 +75,9 @@ def test_json_lines_are_those_that_are_printed_without_their_time(tmp_path, mode
     first, _, last = (json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines())
     assert first["label"] == found[0].prediction.top()[0][0]
     assert list(first["probabilities"].values()) == found[0].prediction.probabilities.tolist()
-    assert (first["tta"], first["windows"]) == (2, 6)
+    assert (first["tta"], first["tta_planned"], first["windows"]) == (2, found[0].prediction.planned, 6)
     assert last["error"] == "cut off here" and "label" not in last
-    assert set(first) - {"label", "probabilities", "tta", "windows"} == set(last) - {"error"}
+    assert set(first) - {"label", "probabilities", "tta", "tta_planned", "windows", "macs"} == set(last) - {"error"}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

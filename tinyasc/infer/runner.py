@@ -168,9 +168,13 @@ class Model:
         tta: int | str | Tta | None = None,
         seed: int = 0,
         device: str = "",
+        stop_early: bool = False,
+        window_hop: float | None = None,
+        aggregate: str = "mean",
     ) -> Prediction:
         """Classifies one clip: `predict` by a shorter name. Several threads may call one model at once."""
-        return self.predict(samples, rate, tta=tta, seed=seed, device=device)
+        how = {"stop_early": stop_early, "window_hop": window_hop, "aggregate": aggregate}
+        return self.predict(samples, rate, tta=tta, seed=seed, device=device, **how)
 
     def answer(
         self, plan: Plan, n_samples: int, heard: Callable[[Copy], Iterable[np.ndarray]], device: str = ""
