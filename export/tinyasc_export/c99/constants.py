@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-C_TYPES = {"int8": "int8_t", "uint16": "uint16_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t"}
+C_TYPES = {
+    "int8": "int8_t",
+    "uint16": "uint16_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "int64": "int64_t",
+    "float32": "float",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,11 @@ class Constants:
         return "\n".join(parts)
 
 
-def _literal(value: int, c_type: str) -> str:
+def _literal(value: int | float, c_type: str) -> str:
+    if c_type == "float":
+        # Nine digits give every float32 back; Python's own way of writing a float32 takes as few as that needs.
+        text = str(np.float32(value))
+        return f"{text}f" if set(text) & set(".e") else f"{text}.0f"
     # The least number of a type has no literal: its digits without the sign are too large.
     if c_type == "int64_t":
         return f"(-{2**63 - 1}LL - 1)" if value == -(2**63) else f"{value}LL"
@@ -72,6 +83,8 @@ def initializer(value: object) -> str:
         return "{" + ", ".join(f".{key} = {initializer(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "{" + ", ".join(initializer(item) for item in value) + "}"
+    if isinstance(value, np.float32):
+        return _literal(float(value), "float")
     if isinstance(value, int | np.integer):
         return _literal(int(value), "int32_t")
     raise TypeError(f"{value!r} has no form in C")
