@@ -18,7 +18,7 @@ class Loops:
         sizes: of the outer axes; 1 where there are fewer.
         strides: per operand, of the outer axes.
         row: length of the innermost axis.
-        steps: per operand, its stride along the row.
+        steps: per operand, its stride along the row, 0 or 1.
     """
 
     sizes: tuple[int, ...]
@@ -61,8 +61,9 @@ def loops(shape: Sequence[int], strides: Sequence[Sequence[int]], where: str) ->
             joined[-1] = (joined[-1][0] * n, tuple(steps))
         else:
             joined.append((n, tuple(steps)))
-    ones = (1,) * len(strides)
-    row, row_steps = joined.pop() if joined else (1, ones)
+    if not joined or max(joined[-1][1]) > 1:
+        joined.append((1, (1,) * len(strides)))
+    row, row_steps = joined.pop()
     if len(joined) > OUTER:
         raise InputError(f"{where}: {len(joined) + 1} axes that do not join; the C kernels walk {OUTER + 1}")
     joined = [(1, (0,) * len(strides))] * (OUTER - len(joined)) + joined

@@ -182,10 +182,10 @@ class _Net:
     def _labels_declared(self) -> str:
         if self.bundle is None:
             return ""
-        return f"\n/* Class names in the order of the outputs, in UTF-8. */\nextern const char *const {self.name}_labels[];\n"
+        return f"\n/* Class names in the order of the outputs. */\nextern const char *const {self.name}_labels[];\n"
 
     def _network(self) -> str:
-        graph, name, value = self.graph, self.name, VALUE_TYPES[self.context.values]
+        graph, name = self.graph, self.name
         arguments, cases, includes = [], [], set()
         for i, (op, part) in enumerate(zip(graph.ops, self.calls, strict=True)):
             statements = []
@@ -203,7 +203,6 @@ class _Net:
             "net.c",
             name=name,
             upper=name.upper(),
-            value=value,
             includes="".join(f'#include "{symbol}.h"\n' for symbol in sorted(includes)),
             arguments="\n".join(arguments),
             arena_values=str(-(-self.arena_bytes // self.itemsize)),
@@ -217,7 +216,7 @@ class _Net:
         operands = [f"&{args}", *(self._address(name, call.start) for name in call.inputs)]
         operands.append(self._address(call.output, call.at))
         if call.scratch:
-            operands.append(f"arena + {self.scratch[step] // self.itemsize}")
+            operands.append(f"arena.values + {self.scratch[step] // self.itemsize}")
         if call.positions:
             operands.append(str(call.positions))
         return operands
@@ -227,7 +226,7 @@ class _Net:
         if t.data is not None:
             array = self.constants.add(t.data, t.dtype).name
             return f"{array} + {at}" if at else array
-        return f"arena + {self.plan.offsets[name] // self.itemsize + at}"
+        return f"arena.values + {self.plan.offsets[name] // self.itemsize + at}"
 
     def _labels_defined(self) -> str:
         if self.bundle is None:

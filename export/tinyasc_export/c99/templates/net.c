@@ -6,27 +6,27 @@ $includes
 /* Every activation has its place here; several share one when they are not needed at the same time. */
 static union {
     uint64_t alignment;
-    $value values[$arena_values];
-} memory;
+    ${name}_value values[$arena_values];
+} arena;
 
 $arguments
-$value *${name}_arena(void)
+${name}_value *${name}_arena(void)
 {
-    return memory.values;
+    return arena.values;
 }
 
-void ${name}_load(const $value input[${upper}_INPUT_SIZE])
+void ${name}_load(const ${name}_value input[${upper}_INPUT_SIZE])
 {
-    $value *to = memory.values + $input_at;
+    ${name}_value *to = arena.values + $input_at;
     int32_t i;
     for (i = 0; i < ${upper}_INPUT_SIZE; i++) {
         to[i] = input[i];
     }
 }
 
-void ${name}_store($value output[${upper}_OUTPUT_SIZE])
+void ${name}_store(${name}_value output[${upper}_OUTPUT_SIZE])
 {
-    const $value *from = memory.values + $output_at;
+    const ${name}_value *from = arena.values + $output_at;
     int32_t i;
     for (i = 0; i < ${upper}_OUTPUT_SIZE; i++) {
         output[i] = from[i];
@@ -35,14 +35,13 @@ void ${name}_store($value output[${upper}_OUTPUT_SIZE])
 
 void ${name}_run_operator(int32_t index)
 {
-    $value *const arena = memory.values;
     switch (index) {
 $cases    default:
         break;
     }
 }
 
-void ${name}_invoke(const $value input[${upper}_INPUT_SIZE], $value output[${upper}_OUTPUT_SIZE])
+void ${name}_invoke(const ${name}_value input[${upper}_INPUT_SIZE], ${name}_value output[${upper}_OUTPUT_SIZE])
 {
     int32_t index;
     ${name}_load(input);
