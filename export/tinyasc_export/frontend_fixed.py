@@ -183,4 +183,3 @@ def _add(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> 
     mantissa = sum(np.where(m == 0, 0, m >> np.clip(exponent - e, 0, 31)) for m, e in (a, b))
     over = mantissa >> 31
     return mantissa >> over, exponent + over
-

@@ -76,7 +76,9 @@ def front_end_to_c(plan: FrontEndPlan, *, arithmetic: str, name: str = "model") 
         "sample_rate": str(plan.sample_rate),
         "state_bytes": str(state_bytes),
     }
-    files = {f"{name}_frontend.{end}": Template(_read("templates", f"frontend.{end}")).substitute(words) for end in "hc"}
+    files = {
+        f"{name}_frontend.{end}": Template(_read("templates", f"frontend.{end}")).substitute(words) for end in "hc"
+    }
     files |= kernel.files()
     files |= {f"tinyasc_frontend_samples.{end}": _read("kernels", f"frontend_samples.{end}") for end in "hc"}
     return CFrontEnd(files, state_bytes, constants.nbytes)
