@@ -12,7 +12,7 @@ from tinyasc_export import reference_int8, rounding
 from tinyasc_export.c99.axes import broadcast, contiguous, kept_and_reduced, loops
 from tinyasc_export.c99.bounds import INT32, check_rescaled, check_sums, largest_sums
 from tinyasc_export.c99.constants import Constants
-from tinyasc_export.c99.kernels import LIMITS, SPARE_BITS, Kernel
+from tinyasc_export.c99.kernels import LIMITS, SMALL_SHIFT, SPARE_BITS, Kernel
 from tinyasc_export.errors import InputError
 from tinyasc_export.graph import Graph, Op, Tensor
 from tinyasc_export.reference_int8 import factor, single, zero
@@ -56,9 +56,10 @@ class Context:
         """Type of the activations: "s8" or "s16"."""
         return "s8" if self.graph.tensors[self.graph.input].dtype == "int8" else "s16"
 
-    def kernel(self, template: str, *, wide: bool = False, taps: int = 0) -> Kernel:
-        """A kernel for this graph's type and rounding."""
-        return Kernel(template, self.values, self.rounding, wide, taps)
+    def kernel(self, template: str, *shifts: int) -> Kernel:
+        """A kernel for this graph's type and rounding, and for the shifts of its rescalings."""
+        any_shift = max(shifts, default=-31) > SMALL_SHIFT[self.rounding]
+        return Kernel(template, self.values, self.rounding, any_shift=any_shift)
 
     def low(self, op: Op) -> int:
         """The least output of an operator: its zero point after a ReLU."""
@@ -93,8 +94,10 @@ def _weighted(context: Context, op: Op, weights: np.ndarray) -> tuple[Kernel, di
     pairs = [rounding.quantize_multiplier(single(x) * float(s) / single(y)) for s in factor(w)]
     multiplier, shift = (np.broadcast_to(np.array(part, np.int64), outputs) for part in zip(*pairs, strict=True))
     wide = False
+    kernel = context.kernel("conv_1x1", int(shift.max()))
     if context.values == "s16":
         wide = bool(most.max() >= INT32)
+        kernel = replace(context.kernel("conv_1x1"), wide=wide)
         multiplier, shift = rounding.reduced_multiplier(multiplier), 15 - shift
     else:
         check_sums(most, where)
@@ -108,7 +111,7 @@ def _weighted(context: Context, op: Op, weights: np.ndarray) -> tuple[Kernel, di
         "zero": zero(y),
         "low": context.low(op),
     }
-    return context.kernel("conv_1x1", wide=wide), args
+    return kernel, args
 
 
 def _conv2d(context: Context, op: Op) -> list[Call]:
@@ -126,8 +129,7 @@ def _conv2d(context: Context, op: Op) -> list[Call]:
         **_window(context, op, x, y, taps),
         "padding": zero(x),
     }
-    kernel = context.kernel("conv_2d", wide=kernel.wide)
-    return [Call(kernel, args, (op.inputs[0],), op.output, scratch=2 * weights.shape[1])]
+    return [Call(replace(kernel, template="conv_2d"), args, (op.inputs[0],), op.output, scratch=2 * weights.shape[1])]
 
 
 def _fully_connected(context: Context, op: Op) -> list[Call]:
@@ -151,7 +153,7 @@ def _depthwise(context: Context, op: Op) -> list[Call]:
     weights = np.stack([w.data[0, i, j] for i, j in taps], axis=1)
     kernel, args = _weighted(context, op, weights)
     args |= {**_window(context, op, x, y, taps), "padding": zero(x)}
-    kernel = context.kernel("depthwise", wide=kernel.wide, taps=len(taps))
+    kernel = replace(kernel, template="depthwise", taps=len(taps))
     return [Call(kernel, args, (op.inputs[0],), op.output, scratch=x.shape[3])]
 
 
@@ -218,7 +220,7 @@ def _mean(context: Context, op: Op) -> list[Call]:
         "shift": shift,
         "zero": zero(y),
     }
-    return [Call(context.kernel("mean"), args, (op.inputs[0],), op.output)]
+    return [Call(context.kernel("mean", shift), args, (op.inputs[0],), op.output)]
 
 
 def _elementwise(context: Context, op: Op) -> tuple[tuple[str, str], dict[str, object]]:
@@ -247,15 +249,17 @@ def _add(context: Context, op: Op) -> list[Call]:
     where, spare = context.where(op), SPARE_BITS[context.values]
     largest = 2 * max(single(t) for t in tensors)
     extent = np.array([(255 if context.values == "s8" else 32768) << spare])
+    shifts: list[int] = []
     for side, t in zip("ab", tensors, strict=True):
         multiplier, shift = rounding.quantize_multiplier(single(t) / largest)
         check_rescaled(extent, np.array([multiplier]), np.array([shift]), context.rounding, where)
+        shifts.append(shift)
         args |= {f"{side}_zero": zero(t), f"{side}_multiplier": multiplier, f"{side}_shift": shift}
     multiplier, shift = rounding.quantize_multiplier(largest / ((1 << spare) * single(y)))
     # Each operand's share is at most half of its extent.
     check_rescaled(extent + 2, np.array([multiplier]), np.array([shift]), context.rounding, where)
     args |= {"multiplier": multiplier, "shift": shift, "zero": zero(y), "low": context.low(op)}
-    return [Call(context.kernel("add"), args, names, op.output)]
+    return [Call(context.kernel("add", *shifts, shift), args, names, op.output)]
 
 
 def _mul(context: Context, op: Op) -> list[Call]:
@@ -268,7 +272,7 @@ def _mul(context: Context, op: Op) -> list[Call]:
     check_rescaled(most, np.array([multiplier]), np.array([shift]), context.rounding, context.where(op))
     args |= {"a_zero": zero(tensors[0]), "b_zero": zero(tensors[1]), "multiplier": multiplier, "shift": shift}
     args |= {"zero": zero(y), "low": context.low(op)}
-    return [Call(context.kernel("mul"), args, names, op.output)]
+    return [Call(context.kernel("mul", shift), args, names, op.output)]
 
 
 def _maximum(context: Context, op: Op) -> list[Call]:
@@ -345,7 +349,7 @@ def _relu(context: Context, op: Op) -> list[Call]:
     most = np.array([32768])
     check_rescaled(most, np.array([multiplier]), np.array([shift]), context.rounding, context.where(op))
     args: dict[str, object] = {"count": math.prod(x.shape), "multiplier": multiplier, "shift": shift}
-    return [Call(context.kernel("relu"), args, (op.inputs[0],), op.output)]
+    return [Call(context.kernel("relu", shift), args, (op.inputs[0],), op.output)]
 
 
 def _sigmoid(context: Context, op: Op) -> list[Call]:

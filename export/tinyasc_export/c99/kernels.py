@@ -9,7 +9,7 @@ models in one program are the same function or have different names.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -20,6 +20,8 @@ LIMITS = {"s8": (-128, 127), "s16": (-32768, 32767)}
 VALUE_TYPES = {"s8": "int8_t", "s16": "int16_t"}
 # Bits that an addition has to spare in 32 (`reference_int8`).
 SPARE_BITS = {"s8": 20, "s16": 15}
+# Largest shift of `rounding.quantize_multiplier` that the shorter rescaling takes.
+SMALL_SHIFT = {"tflite": -1, "single": -2}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Kernel:
         values: "s8" or "s16", the type of activations.
         rounding: "tflite" or "single"; without meaning for kernels that rescale nothing.
         wide: whether the sums of an int16x8 layer take 64 bits.
+        any_shift: whether it rescales by factors that are not small (`SMALL_SHIFT`), which takes more instructions.
         taps: number of taps that a depthwise kernel is written for.
     """
 
@@ -39,6 +42,7 @@ class Kernel:
     rounding: str
     wide: bool = False
     taps: int = 0
+    any_shift: bool = False
 
     @property
     def sums(self) -> str:
@@ -50,15 +54,16 @@ class Kernel:
         """Name of the helper that rescales; empty for a kernel that does not."""
         if self.template not in RESCALING:
             return ""
-        rounding = "wide" if self.values == "s16" and self.template in WEIGHTED else self.rounding
-        return f"requantize_{rounding}"
+        if self.values == "s16" and self.template in WEIGHTED:
+            return "requantize_wide"
+        return f"requantize_{self.rounding}" + ("_any" if self.any_shift else "")
 
     @property
     def type(self) -> str:
         """The end of the kernel's name: values, and whatever else its code depends on."""
         if self.template in WEIGHTED and self.values == "s16":
             return "s16_wide" if self.wide else "s16"
-        return f"{self.values}_{self.rounding}" if self.requantize else self.values
+        return self.requantize.replace("requantize", self.values) if self.requantize else self.values
 
     @property
     def symbol(self) -> str:
@@ -82,7 +87,7 @@ class Kernel:
         }
         files = {f"{self.symbol}.{end}": _fill(_read(f"{self.template}.{end}"), words, self.taps) for end in "ch"}
         if self.template == "conv_2d":
-            files |= Kernel("conv_1x1", self.values, self.rounding, self.wide).files()
+            files |= replace(self, template="conv_1x1").files()
         if self.requantize:
             files[f"tinyasc_{self.requantize}.h"] = _read(f"{self.requantize}.h")
             clamp = {"_TYPE_H": f"_{self.values.upper()}_H", "TYPE": self.values}

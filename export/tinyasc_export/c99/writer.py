@@ -19,6 +19,7 @@ from string import Template
 
 import numpy as np
 
+from tinyasc_export import __version__
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.c99.calls import Call, Context, calls
 from tinyasc_export.c99.constants import Constants, initializer
@@ -139,7 +140,13 @@ class _Net:
             f"{self.name}_weights.c": weights,
             **{name: kernels[name] for name in sorted(kernels)},
         }
-        files["Makefile"] = _template("Makefile", name=self.name)
+        files["Makefile"] = _template(
+            "Makefile",
+            name=self.name,
+            objects=" \\\n".join(f"    {n[:-2]}.o" for n in files if n.endswith(".c")),
+            headers=" ".join(n for n in files if n.endswith(".h")),
+        )
+        files["README.md"] = self._readme()
         macs = macs_per_op(self.graph)
         steps = tuple(
             Step(
@@ -172,6 +179,30 @@ class _Net:
             arena_bytes=str(self.arena_bytes),
             operators=str(len(graph.ops)),
             labels=self._labels_declared(),
+        )
+
+    def _readme(self) -> str:
+        graph, bundle = self.graph, self.bundle
+        x, y = graph.tensors[graph.input], graph.tensors[graph.output]
+        details = ""
+        if bundle is not None:
+            labels = "".join(f"{i}. {label}\n" for i, label in enumerate(bundle.labels))
+            # Values per band are long, and no page for people.
+            front_end = "".join(f"    {k} = {v}\n" for k, v in bundle.front_end.items() if not isinstance(v, list))
+            details = f"\n## Classes, by output\n\n{labels}\n## The features' front end\n\n{front_end}"
+        return _template(
+            "README.md",
+            name=self.name,
+            upper=self.name.upper(),
+            version=__version__,
+            input=self._described(x),
+            output=self._described(y),
+            precision="int8" if x.dtype == "int8" else "int16x8 (16-bit activations, 8-bit weights)",
+            rounding=self.context.rounding,
+            arena_bytes=f"{self.arena_bytes:,}",
+            constant_bytes=f"{self.constants.nbytes:,}",
+            macs=f"{sum(macs_per_op(graph)):,}",
+            details=details,
         )
 
     def _described(self, t: Tensor) -> str:

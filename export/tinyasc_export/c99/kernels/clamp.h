@@ -6,8 +6,9 @@
 
 static inline VALUE_T tinyasc_clamp_TYPE(int32_t y, int32_t low)
 {
-    y = y < low ? low : y;
-    return (VALUE_T)(y > VALUE_MAX ? VALUE_MAX : y);
+    /* To the type first, which is one instruction where a processor saturates. */
+    y = y < VALUE_MIN ? VALUE_MIN : y > VALUE_MAX ? VALUE_MAX : y;
+    return (VALUE_T)(y < low ? low : y);
 }
 
 #endif
