@@ -43,8 +43,8 @@ def plan(front_end: FrontEnd, *, step: float, zero_point: int, dtype: str) -> Fr
     half = whole[: front_end.n_fft // 2 + 1]
     if front_end.n_fft % 2 or not np.allclose(mirrored(half), whole, rtol=0, atol=1e-12):
         raise InputError(
-            f"the front end in C needs a window that mirrors itself, which {front_end.window} of {front_end.win_length} "
-            f"samples in an n_fft of {front_end.n_fft} does not; train with win_length={front_end.n_fft}"
+            f"the front end in C needs a window that mirrors itself: {front_end.window} of win_length="
+            f"{front_end.win_length} in n_fft={front_end.n_fft} does not; train with win_length={front_end.n_fft}"
         )
     edges = band_edges(front_end)
     bins = np.arange(front_end.n_fft // 2 + 1) * front_end.sample_rate / front_end.n_fft

@@ -1,4 +1,4 @@
-"""The front end in `fixed` arithmetic: integers from int16 samples to the model's input. This file is the specification.
+"""The front end in `fixed` arithmetic: integers from int16 samples to the model's input. This is the specification.
 
 For cores without a floating-point unit. Nothing is wider than 32 bits but the mel sums, to which 32-bit numbers are
 added; no product needs more than 32 bits when it is taken in two halves (`multiply`), so that a core whose multiplier
@@ -142,7 +142,7 @@ def spectrum(samples: np.ndarray, t: FixedTables) -> tuple[np.ndarray, np.ndarra
 
 
 def multiply(x: np.ndarray, q15: np.ndarray) -> np.ndarray:
-    """x * q15 / 32768, rounded, halves up, for |x| < 2^31 and |q15| <= 2^15.
+    """Product x * q15 / 32768, rounded, halves up, for |x| < 2^31 and |q15| <= 2^15.
 
     With x = 65536 high + low it is `2 high q15 + ((low q15 + 16384) >> 15)`, in which nothing leaves 32 bits.
     """

@@ -1,8 +1,8 @@
 """What a board's front end needs to know: sizes and tables in float64, before either arithmetic rounds them.
 
 The plan is made from a front-end record by whoever knows records (`tinyasc.frontend_device.plan`). `frontend_device`
-rounds it to float32, `frontend_fixed` to integers, each once; their numpy functions and the C that `c99.frontend` writes
-read the same rounded tables.
+rounds it to float32, `frontend_fixed` to integers, each once; their numpy functions and the C that `c99.frontend`
+writes read the same rounded tables.
 
 Mel triangles are kept as one number per bin. Two neighbours share the stretch between their peaks: there the upper one
 rises by `ratio`, from 0 to 1, and the lower one falls by 1 - ratio. So a bin's power is split once and both parts are

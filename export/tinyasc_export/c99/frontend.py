@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from string import Template
 
 import numpy as np
 
 from tinyasc_export import frontend_device, frontend_fixed
 from tinyasc_export.c99.constants import Array, Constants, initializer
 from tinyasc_export.c99.kernels import VALUE_TYPES, Kernel
+from tinyasc_export.c99.writer import template
 from tinyasc_export.errors import InputError
 from tinyasc_export.frontend_plan import FrontEndPlan
 
@@ -76,11 +76,9 @@ def front_end_to_c(plan: FrontEndPlan, *, arithmetic: str, name: str = "model") 
         "sample_rate": str(plan.sample_rate),
         "state_bytes": str(state_bytes),
     }
-    files = {
-        f"{name}_frontend.{end}": Template(_read("templates", f"frontend.{end}")).substitute(words) for end in "hc"
-    }
+    files = {f"{name}_frontend.{end}": template(f"frontend.{end}", **words) for end in "hc"}
     files |= kernel.files()
-    files |= {f"tinyasc_frontend_samples.{end}": _read("kernels", f"frontend_samples.{end}") for end in "hc"}
+    files |= {f"tinyasc_frontend_samples.{end}": _kernel(f"frontend_samples.{end}") for end in "hc"}
     return CFrontEnd(files, state_bytes, constants.nbytes)
 
 
@@ -123,5 +121,5 @@ def _fixed(plan: FrontEndPlan, constants: Constants) -> Mapping[str, object]:
     }
 
 
-def _read(folder: str, name: str) -> str:
-    return (resources.files(__package__) / folder / name).read_text(encoding="utf-8")
+def _kernel(file: str) -> str:
+    return (resources.files(__package__) / "kernels" / file).read_text(encoding="utf-8")

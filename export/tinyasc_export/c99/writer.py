@@ -13,6 +13,7 @@ libm, no recursion.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from string import Template
@@ -67,6 +68,7 @@ class CSource:
         arena_bytes: of the static arena, the kernels' scratch memory included.
         constant_bytes: of all constant arrays: weights, biases, rescaling, tables.
         steps: its operators.
+        state_bytes: of the static RAM beside the arena; 0 without a front end (`stream.with_front_end`).
     """
 
     name: str
@@ -74,6 +76,7 @@ class CSource:
     arena_bytes: int
     constant_bytes: int
     steps: tuple[Step, ...]
+    state_bytes: int = 0
 
     @property
     def sources(self) -> list[str]:
@@ -140,12 +143,7 @@ class _Net:
             f"{self.name}_weights.c": weights,
             **{name: kernels[name] for name in sorted(kernels)},
         }
-        files["Makefile"] = _template(
-            "Makefile",
-            name=self.name,
-            objects=" \\\n".join(f"    {n[:-2]}.o" for n in files if n.endswith(".c")),
-            headers=" ".join(n for n in files if n.endswith(".h")),
-        )
+        files["Makefile"] = makefile(self.name, files)
         files["README.md"] = self._readme()
         macs = macs_per_op(self.graph)
         steps = tuple(
@@ -166,7 +164,7 @@ class _Net:
     def _header(self) -> str:
         graph = self.graph
         x, y = graph.tensors[graph.input], graph.tensors[graph.output]
-        return _template(
+        return template(
             "net.h",
             name=self.name,
             upper=self.name.upper(),
@@ -190,7 +188,7 @@ class _Net:
             # Values per band are long, and no page for people.
             front_end = "".join(f"    {k} = {v}\n" for k, v in bundle.front_end.items() if not isinstance(v, list))
             details = f"\n## Classes, by output\n\n{labels}\n## The features' front end\n\n{front_end}"
-        return _template(
+        return template(
             "README.md",
             name=self.name,
             upper=self.name.upper(),
@@ -230,7 +228,7 @@ class _Net:
             view = "" if statements else ": its bytes are its input's"
             cases.append(f"    case {i}: /* {_comment(what)}{view} */\n{''.join(statements)}        break;\n")
         x, y = graph.tensors[graph.input], graph.tensors[graph.output]
-        return _template(
+        return template(
             "net.c",
             name=name,
             upper=name.upper(),
@@ -266,7 +264,14 @@ class _Net:
         return f"\nconst char *const {self.name}_labels[] = {{\n{labels}}};\n"
 
 
-def _template(file: str, **words: str) -> str:
+def makefile(name: str, files: Iterable[str]) -> str:
+    """The Makefile of a folder with these files."""
+    objects = " \\\n".join(f"    {n[:-2]}.o" for n in files if n.endswith(".c"))
+    return template("Makefile", name=name, objects=objects, headers=" ".join(n for n in files if n.endswith(".h")))
+
+
+def template(file: str, **words: str) -> str:
+    """A file of `templates/`, its words filled in."""
     text = (resources.files(__package__) / "templates" / file).read_text(encoding="utf-8")
     return Template(text).substitute(words)
 

@@ -2,6 +2,13 @@
  * multiplication with an addition: -ffp-contract=off. */
 #include "tinyasc_frontend_device_TYPE.h"
 
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16)
+#error "float has to be computed as float, in the order written: build without -ffast-math, and with SSE on 32-bit x86"
+#endif
+
 typedef union {
     float value;
     uint32_t bits;
