@@ -25,6 +25,8 @@ def quarter_cosine(n: int) -> np.ndarray:
 def real_spectrum(samples: np.ndarray, cosine: np.ndarray, multiply: Multiply) -> Points:
     """Twice the spectrum of windowed samples, bins 0 to M - 1: real and imaginary parts, (frames, M) each.
 
+    Imaginary parts from bin M / 2 on come with the other sign, as nobody asks for more than the power.
+
     Args:
         samples: (frames, N), N a power of two.
         cosine: (N / 4 + 1,) from `quarter_cosine`, as the arithmetic rounds it.

@@ -12,7 +12,7 @@ One frame of N samples, M = N / 2:
 3. between two edges of the mel triangles, bins are shifted right until the loudest takes 16 bits with its sign, and
    squared; `frontend_plan` says how their power is split, by ratios in Q16, and summed;
 4. a band's two sums, each with its exponent, become 31 bits and one exponent; their log2 comes from a table of 64
-   steps with straight lines between them, in Q16, within 5e-5;
+   steps with straight lines between them, in Q16, within 7e-5;
 5. what lies above the logarithm of `amin`, times `factor`, plus `addend`, shifted right and cut to the integers.
 """
 

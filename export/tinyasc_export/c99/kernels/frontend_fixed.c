@@ -167,7 +167,7 @@ static void stage(const uint16_t *cosine, int32_t *z, int32_t points, int32_t le
     }
 }
 
-/* Twice the real transform's bin k in place of point k, from points k and points - k. */
+/* Twice the real transform's bin k (or its conjugate) in place of point k, from points k and points - k. */
 static void split(const uint16_t *cosine, int32_t *z, int32_t points)
 {
     const int32_t quarter = points / 2;
