@@ -13,6 +13,7 @@ from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, band_edges, window
 from tinyasc_export import frontend_device, frontend_fixed
 from tinyasc_export.frontend_plan import FrontEndPlan, mirrored
+from tinyasc_export.graph import Graph
 
 BOARD_ARITHMETICS = ("device", "fixed")
 FULL_SCALE = 32768
@@ -38,13 +39,16 @@ def plan(front_end: FrontEnd, *, step: float, zero_point: int, dtype: str) -> Fr
     )
     for holds, field, instead in unsupported:
         if holds:
-            raise InputError(f"the front end in C cannot do {field}; train with {instead}")
+            raise InputError(
+                f"the front end in C cannot do {field}; train with {instead}, or write the net alone: --front-end none"
+            )
     whole = window(front_end)
     half = whole[: front_end.n_fft // 2 + 1]
     if front_end.n_fft % 2 or not np.allclose(mirrored(half), whole, rtol=0, atol=1e-12):
         raise InputError(
             f"the front end in C needs a window that mirrors itself: {front_end.window} of win_length="
-            f"{front_end.win_length} in n_fft={front_end.n_fft} does not; train with win_length={front_end.n_fft}"
+            f"{front_end.win_length} in n_fft={front_end.n_fft} does not; train with win_length="
+            f"{front_end.n_fft}, or write the net alone: --front-end none"
         )
     edges = band_edges(front_end)
     bins = np.arange(front_end.n_fft // 2 + 1) * front_end.sample_rate / front_end.n_fft
@@ -71,6 +75,18 @@ def plan(front_end: FrontEnd, *, step: float, zero_point: int, dtype: str) -> Fr
         zero_point=int(zero_point),
         dtype=dtype,
     )
+
+
+def plan_for(front_end: FrontEnd, graph: Graph) -> FrontEndPlan:
+    """`plan` for the input of an integer graph.
+
+    Raises:
+        InputError: a front end that C cannot take, or a graph in floating point.
+    """
+    t = graph.tensors[graph.input]
+    if t.scale is None or t.zero_point is None:
+        raise InputError(f"a board's front end feeds integers, the model's input is {t.dtype}; take int8 or int16x8")
+    return plan(front_end, step=float(t.scale.flat[0]), zero_point=int(t.zero_point.flat[0]), dtype=t.dtype)
 
 
 def int16_samples(samples: np.ndarray) -> np.ndarray:

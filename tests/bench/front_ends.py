@@ -7,7 +7,7 @@ heard the fold that its folder's name begins with: fold1-seed0 and so on. Every 
 
 Prints the distance of `device` and `fixed` from `reference` in dB of the mel power and in units of the model's int8
 input, and how many decisions change: against `reference` on the same int16 samples, which is the arithmetic's own
-share, and against `reference` on the file's float samples, which adds what a 16-bit converter does to them. The net runs
+share, and against `reference` on the float samples of the file, which adds what 16 bits do to them. The net runs
 in the numpy reference, so that nothing but its input differs.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -209,6 +210,26 @@ def test_c_is_a_folder_whose_name_its_functions_have(student, tmp_path):
     invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, "--force")
     assert "rounding: single" in (folder / "two_scenes.h").read_text() and (folder / "mine.txt").read_text() == "mine"
     assert not [path for path in folder.parent.iterdir() if path != folder], "temporary folders are left"
+
+
+def test_c_brings_its_front_end(student, tmp_path):
+    folder = tmp_path / "scenes"
+    assert "front end and frames" in invoke("export", student, "--to", "c", "-o", folder).output
+    frames = FRONT_END.n_frames()
+    stream = (folder / "scenes_stream.h").read_text()
+    assert f"SCENES_FRAMES = {frames}," in stream and f"SCENES_WINDOW_HOP = {max(1, frames // 2)}," in stream
+    assert "-ffp-contract=off" in (folder / "Makefile").read_text()
+    options = ("--front-end", "fixed", "--window-hop", "3", "-o", tmp_path / "integers")
+    invoke("export", student, "--to", "c", *options)
+    files = {path.name: path.read_text() for path in (tmp_path / "integers").iterdir()}
+    assert "INTEGERS_WINDOW_HOP = 3," in files["integers_stream.h"] and "tinyasc_frontend_fixed_s8.c" in files
+    assert not [n for n, text in files.items() if n.endswith((".c", ".h")) and re.search(r"\b(float|double)\b", text)]
+    alone = invoke("export", student, "--to", "c", "--front-end", "none", "-o", tmp_path / "alone").output
+    assert "front end" not in alone and not list((tmp_path / "alone").glob("*frontend*"))
+    wrong = ("--front-end", "none", "--window-hop", "2")
+    assert "--window-hop needs" in invoke("export", student, "--to", "c", *wrong, code=2).stderr
+    for option in (("--front-end", "device"), ("--window-hop", "2")):
+        assert f"{option[0]} is for --to c" in invoke("export", student, *option, code=2).stderr
 
 
 def test_c_is_written_beside_the_run_and_from_integers_alone(student, teacher, tmp_path):
