@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 import numpy as np
 import pytest
 from c_program import compilers, sanitizers
-from front_ends import SMALL, FrontEnds, both, plans, signals
+from front_ends import FLAGS, SMALL, FrontEnds, both, plans, signals
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -157,6 +160,32 @@ def test_the_folder_takes_stdint_and_nothing_else():
             included = {line.split()[1] for line in text.splitlines() if line.startswith("#include")}
             assert included <= {"<stdint.h>"} | {f'"{name}"' for name in written.files}
             assert "double" not in text and "int64_t" not in text.replace("uint64_t", "")
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "target"),
+    [
+        ("fixed", ["thumb-freestanding-eabi", "-mcpu=cortex_m0plus"]),
+        ("device", ["thumb-freestanding-eabihf", "-mcpu=cortex_m4"]),
+    ],
+)
+def test_no_library_is_called_on_the_processors_it_is_meant_for(arithmetic, target, tmp_path):
+    """Not even the compiler's own: no 64-bit product, no division, no float in software."""
+    if "zig" not in compilers():
+        pytest.skip("the cross compiler, ziglang, is not here")
+    written = front_end_to_c(quantized(FrontEnd()), arithmetic=arithmetic, name="m")
+    for name, text in written.files.items():
+        (tmp_path / name).write_text(text)
+    command = [*compilers()["zig"], "-target", *target, "-std=c99", "-ffreestanding", *FLAGS, "-O2", "-S", "-o", "-"]
+    for name in sorted(n for n in written.files if n.endswith(".c")):
+        done = subprocess.run([*command, name], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        called = set(re.findall(r"^\s+blx?\s+([A-Za-z_]\w*)", done.stdout, re.M))
+        assert "bx\tlr" in done.stdout or "pop" in done.stdout
+        assert called <= {n.removesuffix(".c") for n in written.files} | {
+            "tinyasc_frontend_samples_init",
+            "tinyasc_frontend_samples_take",
+        }
 
 
 def test_an_unknown_arithmetic_is_refused():

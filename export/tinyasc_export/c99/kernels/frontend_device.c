@@ -94,11 +94,10 @@ static void pairs_stage(float *z, int32_t points)
     }
 }
 
-/* From transforms of `length` points to four times as many. */
-static void stage(const float *cosine, float *z, int32_t points, int32_t length)
+/* From transforms of `length` points to four times as many; step is points / (2 * length). */
+static void stage(const float *cosine, float *z, int32_t points, int32_t length, int32_t step)
 {
     const int32_t quarter = points / 2;
-    const int32_t step = points / (2 * length);
     int32_t j;
     for (j = 0; j < length; j++) {
         float c1;
@@ -211,17 +210,21 @@ void tinyasc_frontend_device_TYPE(const tinyasc_frontend_device_TYPE_args *args,
     const float *ratio = args->ratio;
     float rise_before = 0.0f;
     int32_t length;
+    int32_t step;
     int32_t i;
     load(args, ring, at, work);
     if ((points & 0x5555) != 0) { /* a power of four */
         first_stage(work, points);
         length = 4;
+        step = points / 8;
     } else {
         pairs_stage(work, points);
         length = 2;
+        step = points / 4;
     }
     for (; length < points; length *= 4) {
-        stage(args->cosine, work, points, length);
+        stage(args->cosine, work, points, length, step);
+        step /= 4;
     }
     power(args->cosine, work, points);
     for (i = 0; i <= args->n_mels; i++) {

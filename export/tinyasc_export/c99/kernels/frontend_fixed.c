@@ -119,11 +119,10 @@ static void pairs_stage(int32_t *z, int32_t points)
     }
 }
 
-/* From transforms of `length` points to four times as many. */
-static void stage(const uint16_t *cosine, int32_t *z, int32_t points, int32_t length)
+/* From transforms of `length` points to four times as many; step is points / (2 * length). */
+static void stage(const uint16_t *cosine, int32_t *z, int32_t points, int32_t length, int32_t step)
 {
     const int32_t quarter = points / 2;
-    const int32_t step = points / (2 * length);
     int32_t j;
     for (j = 0; j < length; j++) {
         int32_t c1;
@@ -283,17 +282,21 @@ void tinyasc_frontend_fixed_TYPE(const tinyasc_frontend_fixed_TYPE_args *args, c
     const uint16_t *ratio = args->ratio;
     number before = {0, 0};
     int32_t length;
+    int32_t step;
     int32_t i;
     load(args, ring, at, raised, work);
     if ((points & 0x5555) != 0) { /* a power of four */
         first_stage(work, points);
         length = 4;
+        step = points / 8;
     } else {
         pairs_stage(work, points);
         length = 2;
+        step = points / 4;
     }
     for (; length < points; length *= 4) {
-        stage(args->cosine, work, points, length);
+        stage(args->cosine, work, points, length, step);
+        step /= 4;
     }
     split(args->cosine, work, points);
     for (i = 0; i <= args->n_mels; i++) {
