@@ -166,7 +166,7 @@ def test_the_folder_takes_stdint_and_nothing_else():
     ("arithmetic", "target"),
     [
         ("fixed", ["thumb-freestanding-eabi", "-mcpu=cortex_m0plus"]),
-        ("device", ["thumb-freestanding-eabihf", "-mcpu=cortex_m4"]),
+        ("device", ["thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"]),
     ],
 )
 def test_no_library_is_called_on_the_processors_it_is_meant_for(arithmetic, target, tmp_path):
