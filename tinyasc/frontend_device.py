@@ -108,5 +108,6 @@ def board_features(samples: np.ndarray, of: FrontEndPlan, arithmetic: str) -> np
     """
     if arithmetic not in BOARD_ARITHMETICS:
         raise InputError(f"a board's front end is one of {BOARD_ARITHMETICS}, got {arithmetic!r}")
-    how = frontend_device if arithmetic == "device" else frontend_fixed
-    return how.features(samples, how.tables(of))
+    if arithmetic == "device":
+        return frontend_device.features(samples, frontend_device.tables(of))
+    return frontend_fixed.features(samples, frontend_fixed.tables(of))

@@ -180,6 +180,6 @@ def _normal(total: np.ndarray, exponent: np.ndarray) -> tuple[np.ndarray, np.nda
 def _add(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Sum of two normal numbers, normal again."""
     exponent = np.where(a[0] == 0, b[1], np.where(b[0] == 0, a[1], np.maximum(a[1], b[1])))
-    mantissa = sum(np.where(m == 0, 0, m >> np.clip(exponent - e, 0, 31)) for m, e in (a, b))
+    mantissa = (a[0] >> np.clip(exponent - a[1], 0, 31)) + (b[0] >> np.clip(exponent - b[1], 0, 31))
     over = mantissa >> 31
     return mantissa >> over, exponent + over

@@ -98,7 +98,7 @@ def _device(plan: FrontEndPlan, constants: Constants) -> Mapping[str, object]:
         "height": table(t.height),
         "factor": table(t.factor),
         "addend": table(t.addend),
-        "log2": table(np.float32(frontend_device.LOG2)),
+        "log2": table(np.asarray(frontend_device.LOG2, np.float32)),
         "amin": t.amin if plan.log else np.float32(0),
     }
 
@@ -122,4 +122,4 @@ def _fixed(plan: FrontEndPlan, constants: Constants) -> Mapping[str, object]:
 
 
 def _kernel(file: str) -> str:
-    return (resources.files(__package__) / "kernels" / file).read_text(encoding="utf-8")
+    return (resources.files("tinyasc_export.c99") / "kernels" / file).read_text(encoding="utf-8")
