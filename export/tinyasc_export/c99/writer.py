@@ -267,7 +267,7 @@ class _Net:
 
 
 def _template(file: str, **words: str) -> str:
-    text = (resources.files(__package__) / "templates" / file).read_text(encoding="utf-8")
+    text = (resources.files("tinyasc_export.c99") / "templates" / file).read_text(encoding="utf-8")
     return Template(text).substitute(words)
 
 
