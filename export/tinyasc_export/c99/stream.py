@@ -55,7 +55,7 @@ def with_front_end(
         "hop_samples": str(hop * plan.hop_length),
         "state_bytes": str(state_bytes),
         "scale": str(np.float32(y.scale.flat[0])),
-        "zero_point": str(int(y.zero_point.flat[0])),
+        "minus_zero_point": f"{-int(y.zero_point.flat[0]):+d}",
         "input_at": str(memory_plan(graph).offsets[graph.input] // itemsize),
     }
     name = source.name

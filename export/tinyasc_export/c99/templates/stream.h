@@ -14,7 +14,7 @@
  *         }
  *     }
  *
- * A score q is the logit $scale * (q - $zero_point); the largest names the class, and a softmax over the logits gives
+ * A score q is the logit $scale * (q $minus_zero_point); the largest names the class, and a softmax over the logits gives
  * probabilities. Everything is static: one stream, no heap. Calls must not interrupt each other.
  */
 #ifndef ${upper}_STREAM_H
