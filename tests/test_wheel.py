@@ -26,20 +26,22 @@ MAY_IMPORT = {
     "audio": EDGE,
     "frontend": EDGE,
     "frontend_torch": EDGE | {"frontend"},
-    "infer": COMMON | {"audio", "frontend"},
+    "frontend_device": EDGE | {"frontend"},
+    "infer": COMMON | {"audio", "frontend", "frontend_device"},
     "augment": COMMON | {"audio"},
     "models": COMMON,
     "data": COMMON | {"audio", "frontend"},
     "evaluate": COMMON | {"audio", "frontend", "infer", "data", "models"},
     "training": COMMON | {"audio", "frontend", "frontend_torch", "augment", "models", "data", "evaluate", "infer"},
     "compress": COMMON
-    | {"audio", "frontend", "models", "data", "evaluate", "infer", "training", "tinyasc_firmware_sim"},
+    | {"audio", "frontend", "frontend_device"}
+    | {"models", "data", "evaluate", "infer", "training", "tinyasc_firmware_sim"},
     "cli": {"*"},
 }
 HEAVY = {"torch", "lightning", "rich", "matplotlib", "pydantic", "yaml", "safetensors", "onnx", "scipy", "librosa"}
 # Of tinyasc/cli.
 EDGE_FILES = ("main.py", "infer.py", "listen.py", "show.py", "show_text.py", "answer_text.py", "progress.py")
-NUMPY_ONLY = ("audio", "frontend", "infer", "errors")
+NUMPY_ONLY = ("audio", "frontend", "frontend_device", "infer", "errors")
 
 
 def modules():
@@ -157,6 +159,8 @@ def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel):
     expected |= {f"tinyasc/configs/{f.relative_to(ROOT / 'configs').as_posix()}" for f in ROOT.glob("configs/*/*.yaml")}
     expected |= {f.relative_to(ROOT).as_posix() for f in (ROOT / "tinyasc/infer/bundled").iterdir()}
     expected |= {"tinyasc/py.typed", "tinyasc_export/py.typed"}
+    c99 = [f for part in ("kernels", "templates") for f in (ROOT / "export/tinyasc_export/c99" / part).iterdir()]
+    expected |= {f.relative_to(ROOT / "export").as_posix() for f in c99}
     assert expected <= names
     assert not {n for n in names - expected if not n.startswith("tinyasc/configs/")}
 

@@ -215,7 +215,7 @@ def mel_filterbank(front_end: FrontEnd) -> np.ndarray:
     HTK: 2595 log10(1 + f / 700), triangles of height one.
     """
     slaney = front_end.mel_scale == "slaney"
-    edges = _mel_edges(front_end)
+    edges = band_edges(front_end)
     bins = np.arange(front_end.n_fft // 2 + 1) * front_end.sample_rate / front_end.n_fft
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
@@ -225,9 +225,16 @@ def mel_filterbank(front_end: FrontEnd) -> np.ndarray:
     return triangles
 
 
+def band_edges(front_end: FrontEnd) -> np.ndarray:
+    """Where the mel triangles begin, peak and end, each at three edges in a row: (n_mels + 2,) Hz."""
+    to_mel, to_hz = (_hz_to_slaney, _slaney_to_hz) if front_end.mel_scale == "slaney" else (_hz_to_htk, _htk_to_hz)
+    limits = to_mel(np.array([front_end.fmin, front_end.fmax or front_end.sample_rate / 2]))
+    return to_hz(np.linspace(limits[0], limits[1], front_end.n_mels + 2))
+
+
 def band_frequencies(front_end: FrontEnd) -> np.ndarray:
     """Where the mel triangles peak: (n_mels,) Hz."""
-    return _mel_edges(front_end)[1:-1]
+    return band_edges(front_end)[1:-1]
 
 
 def frame_times(front_end: FrontEnd) -> np.ndarray:
@@ -317,16 +324,9 @@ def _plan(front_end: FrontEnd) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]
     return window(front_end), bands
 
 
-def _mel_edges(front_end: FrontEnd) -> np.ndarray:
-    """Where the triangles begin, peak and end: (n_mels + 2,) Hz."""
-    to_mel, to_hz = (_hz_to_slaney, _slaney_to_hz) if front_end.mel_scale == "slaney" else (_hz_to_htk, _htk_to_hz)
-    limits = to_mel(np.array([front_end.fmin, front_end.fmax or front_end.sample_rate / 2]))
-    return to_hz(np.linspace(limits[0], limits[1], front_end.n_mels + 2))
-
-
 def _refuse_empty_bands(front_end: FrontEnd) -> None:
     """Refuses triangles that lie between two FFT bins, or touch one with their corners alone: they hear nothing."""
-    edges = _mel_edges(front_end) * front_end.n_fft / front_end.sample_rate  # in bins
+    edges = band_edges(front_end) * front_end.n_fft / front_end.sample_rate  # in bins
     corner = 1e-6 * (edges[2:] - edges[:-2])
     empty = np.flatnonzero(np.floor(edges[:-2] + corner) + 1 > edges[2:] - corner)
     if len(empty):

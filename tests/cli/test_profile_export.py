@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -193,6 +194,55 @@ def test_export_does_not_overwrite_another_file(student, tmp_path):
     before = file.read_bytes()
     invoke("export", student, "--to", "onnx", "-o", file)  # the same bytes again
     assert file.read_bytes() == before
+
+
+def test_c_is_a_folder_whose_name_its_functions_have(student, tmp_path):
+    folder = tmp_path / "firmware" / "two-scenes"
+    assert "constants" in invoke("export", student, "--to", "c", "-o", folder).output
+    header, readme = (folder / "two_scenes.h").read_text(), (folder / "README.md").read_text()
+    assert "void two_scenes_invoke(" in header and "rounding: tflite" in header
+    assert all(label in readme for label in LABELS) and f"hop_length = {FRONT_END.hop_length}" in readme
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    invoke("export", student, "--to", "c", "-o", folder)  # the same bytes again
+    assert "--force" in invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, code=2).stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "mine.txt").write_text("mine")
+    invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, "--force")
+    assert "rounding: single" in (folder / "two_scenes.h").read_text() and (folder / "mine.txt").read_text() == "mine"
+    assert not [path for path in folder.parent.iterdir() if path != folder], "temporary folders are left"
+
+
+def test_c_brings_its_front_end(student, tmp_path):
+    folder = tmp_path / "scenes"
+    assert "front end and frames" in invoke("export", student, "--to", "c", "-o", folder).output
+    frames = FRONT_END.n_frames()
+    stream = (folder / "scenes_stream.h").read_text()
+    assert f"SCENES_FRAMES = {frames}," in stream and f"SCENES_WINDOW_HOP = {max(1, frames // 2)}," in stream
+    assert "-ffp-contract=off" in (folder / "Makefile").read_text()
+    options = ("--front-end", "fixed", "--window-hop", "3", "-o", tmp_path / "integers")
+    invoke("export", student, "--to", "c", *options)
+    files = {path.name: path.read_text() for path in (tmp_path / "integers").iterdir()}
+    assert "INTEGERS_WINDOW_HOP = 3," in files["integers_stream.h"] and "tinyasc_frontend_fixed_s8.c" in files
+    assert not [n for n, text in files.items() if n.endswith((".c", ".h")) and re.search(r"\b(float|double)\b", text)]
+    alone = invoke("export", student, "--to", "c", "--front-end", "none", "-o", tmp_path / "alone").output
+    assert "front end" not in alone and not list((tmp_path / "alone").glob("*frontend*"))
+    wrong = ("--front-end", "none", "--window-hop", "2")
+    assert "--window-hop needs" in invoke("export", student, "--to", "c", *wrong, code=2).stderr
+    for option in (("--front-end", "device"), ("--window-hop", "2")):
+        assert f"{option[0]} is for --to c" in invoke("export", student, *option, code=2).stderr
+
+
+def test_c_is_written_beside_the_run_and_from_integers_alone(student, teacher, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(student, folder)
+    assert "model-int8-c" in invoke("export", folder, "--to", "c").output
+    assert (folder / "model-int8-c" / "model_int8.c").is_file()
+    assert "--precision int8" in invoke("export", folder, "--to", "c", "--precision", "fp32", code=2).stderr
+    assert "hardswish" in invoke("export", folder, "--to", "c", "--precision", "int16x8", code=2).stderr
+    assert "tinyasc compress" in invoke("export", teacher, "--to", "c", code=2).stderr
+    assert "--rounding" in invoke("export", folder, "--rounding", "single", code=2).stderr
+    assert "is a file" in invoke("export", folder, "--to", "c", "-o", folder / "model-int8.tflite", code=2).stderr
+    assert "is a folder" in invoke("export", folder, "-o", folder / "model-int8-c", code=2).stderr
 
 
 def test_a_teacher_goes_through_torch_and_says_so(teacher, tmp_path):
