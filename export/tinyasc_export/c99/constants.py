@@ -85,6 +85,6 @@ def initializer(value: object) -> str:
         return "{" + ", ".join(initializer(item) for item in value) + "}"
     if isinstance(value, np.float32):
         return _literal(float(value), "float")
-    if isinstance(value, int | np.integer):
+    if isinstance(value, (int, np.integer)):  # noqa: UP038 (the type checker refuses the union)
         return _literal(int(value), "int32_t")
     raise TypeError(f"{value!r} has no form in C")
