@@ -83,8 +83,8 @@ def initializer(value: object) -> str:
         return "{" + ", ".join(f".{key} = {initializer(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "{" + ", ".join(initializer(item) for item in value) + "}"
-    if isinstance(value, np.float32):
+    if isinstance(value, np.floating):
         return _literal(float(value), "float")
-    if isinstance(value, (int, np.integer)):  # noqa: UP038 (the type checker refuses the union)
+    if isinstance(value, int | np.integer):
         return _literal(int(value), "int32_t")
     raise TypeError(f"{value!r} has no form in C")
