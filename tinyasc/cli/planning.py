@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tinyasc.compress.boards import shipped_boards
+from tinyasc_firmware_sim.boards import shipped_boards
 from tinyasc.compress.costs import STACK_BYTES
 from tinyasc.compress.estimate import Estimate
 from tinyasc.compress.pipeline import Planned

@@ -1,0 +1,116 @@
+"""The counter that both emulators share: memory for its rows, and the library that fills it."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from tinyasc_export.errors import InputError
+from tinyasc_firmware_sim.image import Image
+from tinyasc_firmware_sim.results import Counts
+from tinyasc_firmware_sim.toolchain import RUNTIME, host_library
+
+
+class CounterState(ctypes.Structure):
+    """`Counter` of runtime/counter.h."""
+
+    _fields_ = (
+        ("base", ctypes.c_uint64),
+        ("slots", ctypes.c_uint64),
+        ("edges", ctypes.c_void_p),
+        ("jumps", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("row", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("halfwords", ctypes.c_uint64),
+        ("limit", ctypes.c_uint64),
+        ("outside", ctypes.c_uint64),
+        ("stopped", ctypes.c_uint64),
+        ("stop", ctypes.c_void_p),
+    )
+
+
+def mark_rows(image: Image, marks: Sequence[str]) -> np.ndarray:
+    """For every halfword of flash 1 + the row that begins when a block starts there, else 0: uint16.
+
+    Args:
+        image: to be run.
+        marks: names of functions; what runs from the first instruction of one to that of the next is its row.
+
+    Raises:
+        InputError: there is no such function, as when it was inlined.
+    """
+    rows = np.zeros(len(image.flash) // 2 + 1, np.uint16)
+    starts = {f.name: f.start for f in image.functions}
+    for i, name in enumerate(marks):
+        if name not in starts:
+            raise InputError(f"the image has no function {name!r} to count from")
+        rows[(starts[name] - image.layout.flash_origin) // 2] = i + 2
+    return rows
+
+
+class Counter:
+    """Counts one run of an image.
+
+    Args:
+        image: to be run.
+        marks: as in `mark_rows`.
+        limit: halfwords of instructions after which the run is stopped.
+    """
+
+    def __init__(self, image: Image, marks: Sequence[str], limit: int) -> None:
+        self.rows = mark_rows(image, marks)
+        slots = len(self.rows)
+        self.edges = np.zeros((len(marks) + 1, slots + 1), np.int64)
+        self.jumps = np.zeros_like(self.edges)
+        self.state = CounterState(
+            base=image.layout.flash_origin,
+            slots=slots,
+            edges=self.edges.ctypes.data,
+            jumps=self.jumps.ctypes.data,
+            rows=self.rows.ctypes.data,
+            limit=limit,
+        )
+
+    def counts(self) -> Counts:
+        """What was counted so far."""
+        return Counts(np.cumsum(self.edges, axis=1)[:, :-1], self.jumps)
+
+
+@lru_cache(maxsize=2)
+def counter_library(name: str) -> Path:
+    """A C file of runtime/, compiled for this machine once per process."""
+    folder = tempfile.mkdtemp(prefix="tinyasc-counter-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return host_library(RUNTIME / name, Path(folder))
+
+
+class CounterFile:
+    """A counter in a file, for an emulator that is another process.
+
+    Args:
+        counter: whose rows, marks and limit it takes.
+        path: to be written.
+    """
+
+    def __init__(self, counter: Counter, path: Path) -> None:
+        self.counter, self.path = counter, path
+        first, size = ctypes.sizeof(CounterState), counter.edges.nbytes
+        state = CounterState.from_buffer_copy(counter.state)
+        state.edges, state.jumps, state.rows = first, first + size, first + 2 * size
+        path.write_bytes(bytes(state) + bytes(2 * size) + counter.rows.tobytes())
+
+    def load(self) -> None:
+        """Takes over into the counter what the file holds."""
+        content = self.path.read_bytes()
+        first, counter = ctypes.sizeof(CounterState), self.counter
+        counter.state = CounterState.from_buffer_copy(content[:first])
+        for i, array in enumerate((counter.edges, counter.jumps)):
+            array[:] = np.frombuffer(content, np.int64, array.size, first + i * array.nbytes).reshape(array.shape)
