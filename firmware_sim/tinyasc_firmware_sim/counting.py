@@ -6,13 +6,11 @@ import atexit
 import ctypes
 import shutil
 import tempfile
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from tinyasc_export.errors import InputError
 from tinyasc_firmware_sim.image import Image
 from tinyasc_firmware_sim.results import Counts
 from tinyasc_firmware_sim.toolchain import RUNTIME, host_library
@@ -26,7 +24,8 @@ class CounterState(ctypes.Structure):
         ("slots", ctypes.c_uint64),
         ("edges", ctypes.c_void_p),
         ("jumps", ctypes.c_void_p),
-        ("rows", ctypes.c_void_p),
+        ("step", ctypes.c_uint64),
+        ("rows", ctypes.c_uint64),
         ("row", ctypes.c_uint64),
         ("end", ctypes.c_uint64),
         ("halfwords", ctypes.c_uint64),
@@ -37,45 +36,28 @@ class CounterState(ctypes.Structure):
     )
 
 
-def mark_rows(image: Image, marks: Sequence[str]) -> np.ndarray:
-    """For every halfword of flash 1 + the row that begins when a block starts there, else 0: uint16.
-
-    Args:
-        image: to be run.
-        marks: names of functions; what runs from the first instruction of one to that of the next is its row.
-
-    Raises:
-        InputError: there is no such function, as when it was inlined.
-    """
-    rows = np.zeros(len(image.flash) // 2 + 1, np.uint16)
-    starts = {f.name: f.start for f in image.functions}
-    for i, name in enumerate(marks):
-        if name not in starts:
-            raise InputError(f"the image has no function {name!r} to count from")
-        rows[(starts[name] - image.layout.flash_origin) // 2] = i + 2
-    return rows
-
-
 class Counter:
     """Counts one run of an image.
 
     Args:
         image: to be run.
-        marks: as in `mark_rows`.
+        steps: rows behind the first; a row is what runs between two calls of `sim_step`.
         limit: halfwords of instructions after which the run is stopped.
     """
 
-    def __init__(self, image: Image, marks: Sequence[str], limit: int) -> None:
-        self.rows = mark_rows(image, marks)
-        slots = len(self.rows)
-        self.edges = np.zeros((len(marks) + 1, slots + 1), np.int64)
+    def __init__(self, image: Image, steps: int, limit: int) -> None:
+        slots = len(image.flash) // 2 + 1
+        self.edges = np.zeros((steps + 1, slots + 1), np.int64)
         self.jumps = np.zeros_like(self.edges)
+        first = image.symbols.get("sim_step")
         self.state = CounterState(
             base=image.layout.flash_origin,
             slots=slots,
             edges=self.edges.ctypes.data,
             jumps=self.jumps.ctypes.data,
-            rows=self.rows.ctypes.data,
+            # A program that never calls it is linked without it.
+            step=slots if first is None else (first - image.layout.flash_origin) // 2,
+            rows=steps + 1,
             limit=limit,
         )
 
@@ -96,7 +78,7 @@ class CounterFile:
     """A counter in a file, for an emulator that is another process.
 
     Args:
-        counter: whose rows, marks and limit it takes.
+        counter: whose rows and limit it takes.
         path: to be written.
     """
 
@@ -104,8 +86,8 @@ class CounterFile:
         self.counter, self.path = counter, path
         first, size = ctypes.sizeof(CounterState), counter.edges.nbytes
         state = CounterState.from_buffer_copy(counter.state)
-        state.edges, state.jumps, state.rows = first, first + size, first + 2 * size
-        path.write_bytes(bytes(state) + bytes(2 * size) + counter.rows.tobytes())
+        state.edges, state.jumps = first, first + size
+        path.write_bytes(bytes(state) + bytes(2 * size))
 
     def load(self) -> None:
         """Takes over into the counter what the file holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 import unicorn
@@ -32,14 +32,14 @@ def run_unicorn(
     image: Image,
     *,
     files: Mapping[str, bytes],
-    marks: Sequence[str],
+    steps: int,
     timeout: float,
     limit: int,
 ) -> RunResult:
     """Runs an image from reset to its end; see `run`."""
     if image.core.unicorn is None:
         raise InputError(f"unicorn has no {image.core.name}; qemu runs it (install qemu-system-arm)")
-    return _Run(image, files, marks, limit).go(timeout)
+    return _Run(image, files, steps, limit).go(timeout)
 
 
 @lru_cache(maxsize=1)
@@ -50,8 +50,8 @@ def _library() -> ctypes.CDLL:
 class _Run:
     """One run: the engine, its hooks, and the host's side of semihosting."""
 
-    def __init__(self, image: Image, files: Mapping[str, bytes], marks: Sequence[str], limit: int) -> None:
-        self.image, self.files, self.marks = image, dict(files), tuple(marks)
+    def __init__(self, image: Image, files: Mapping[str, bytes], steps: int, limit: int) -> None:
+        self.image, self.files = image, dict(files)
         self.written: dict[str, bytes] = {}
         self.open: list[tuple[str, int]] = []  # name and position by handle - 1
         self.text, self.exit_code = bytearray(), None
@@ -68,7 +68,7 @@ class _Run:
             mode = unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS
             self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM, mode, model)
         self._load()
-        self.counter = Counter(image, marks, limit)
+        self.counter = Counter(image, steps, limit)
         self._count()
         self.engine.hook_add(unicorn.UC_HOOK_INTR, self._exception)
         self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._bad_access)
@@ -128,7 +128,6 @@ class _Run:
             stack,
             fault,
             self.counter.counts(),
-            self.marks,
             self.written,
             seconds,
         )

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def qemu_version(program: str) -> str:
 
 
 def run_qemu(
-    image: Image, *, files: Mapping[str, bytes], marks: Sequence[str], timeout: float, limit: int
+    image: Image, *, files: Mapping[str, bytes], steps: int, timeout: float, limit: int
 ) -> RunResult:
     """Runs an image from reset to its end; see `run`.
 
@@ -54,7 +54,7 @@ def run_qemu(
     if not qemu_installed(core):
         raise InputError(f"{qemu_program(core)} is not installed; install it with your system's packages")
     assert core.machine is not None
-    counter = Counter(image, marks, limit)
+    counter = Counter(image, steps, limit)
     with tempfile.TemporaryDirectory(prefix="tinyasc-qemu-") as name:
         folder = Path(name)
         (folder / "image.elf").write_bytes(image.elf)
@@ -96,7 +96,6 @@ def run_qemu(
         stack,
         fault,
         counter.counts(),
-        tuple(marks),
         written,
         seconds,
     )

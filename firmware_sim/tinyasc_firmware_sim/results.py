@@ -51,7 +51,7 @@ class Counts:
     """How often every halfword of an image's flash was executed.
 
     Args:
-        executed: (rows, halfwords) int64; a row for what ran before the first mark, and one for each mark.
+        executed: (rows, halfwords) int64; a row for what ran before the first step, and one for each step.
         jumps: (rows, halfwords + 1) int64: how often a block that ends before this halfword was left by a jump.
     """
 
@@ -71,7 +71,6 @@ class RunResult:
         stack_bytes: the deepest that the stack went, main's caller included; None when the run did not end by itself.
         fault: None when all went well.
         counts: None where nothing was counted.
-        marks: names of the rows of `counts` behind the first.
         files: that the program wrote, by name.
         seconds: that the emulation took.
     """
@@ -83,7 +82,6 @@ class RunResult:
     stack_bytes: int | None
     fault: Fault | None
     counts: Counts | None
-    marks: tuple[str, ...] = ()
     files: dict[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -121,10 +119,9 @@ class RunResult:
         return mask
 
     @cached_property
-    def per_mark(self) -> dict[str, int]:
-        """Instructions executed from each mark to the next, the harness left out."""
-        rows = np.where(self.program, self.per_instruction, 0).sum(1)
-        return {name: int(n) for name, n in zip(self.marks, rows[1:], strict=True)}
+    def per_step(self) -> list[int]:
+        """Instructions executed from each step to the next, the harness left out."""
+        return np.where(self.program, self.per_instruction, 0).sum(1)[1:].tolist()
 
 
 def read_status(image: Image, content: bytes | None) -> tuple[int | None, Fault | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from tinyasc_firmware_sim.image import Image
 from tinyasc_firmware_sim.results import RunResult
@@ -15,7 +15,7 @@ def run(
     image: Image,
     *,
     files: Mapping[str, bytes] | None = None,
-    marks: Sequence[str] = (),
+    steps: int = 0,
     timeout: float = TIMEOUT,
     limit: int = LIMIT,
 ) -> RunResult:
@@ -24,16 +24,16 @@ def run(
     Args:
         image: of `build`.
         files: that the program may read (`sim_read`), by name.
-        marks: names of functions; what runs from the first instruction of one to that of the next is counted apart.
+        steps: how many calls of `sim_step` begin a row of counts of their own.
         timeout: in seconds, after which the run is stopped.
         limit: in halfwords of instructions, after which it is stopped.
 
     Raises:
-        InputError: the emulator is not installed or has no such core, or the image lacks a function of `marks`.
+        InputError: the emulator is not installed or has no such core.
     """
     # Each emulator's package is loaded only when it is used.
     if image.emulator == "qemu":
         from tinyasc_firmware_sim.qemu import run_qemu as emulate
     else:
         from tinyasc_firmware_sim.emulator import run_unicorn as emulate
-    return emulate(image, files=files or {}, marks=marks, timeout=timeout, limit=limit)
+    return emulate(image, files=files or {}, steps=steps, timeout=timeout, limit=limit)

@@ -110,6 +110,8 @@ def build(
             *(f"-I{folder}" for folder in (RUNTIME, *sources.include)),
             *map(str, sources.files),
             str(RUNTIME / "start.c"),
+            *(["-DSIM_GUARD_STACK"] if emulator == "qemu" else []),
+            *([str(RUNTIME / "memory.c"), "-lgcc"] if name == "gcc" else []),
             f"-Wl,-T,{script}",
             "-Wl,--gc-sections",
             "-Wl,-e,sim_reset",

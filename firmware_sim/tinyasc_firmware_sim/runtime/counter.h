@@ -2,7 +2,8 @@
  *
  * A block of n halfwords from i on adds one at i and takes one away at i + n: the running sum is the count of every
  * halfword, whatever the blocks were. A block that does not begin where the one before ended was jumped to: that is
- * counted at the end of the one before. Rows keep apart what runs after which mark. */
+ * counted at the end of the one before. A row is what runs between two calls of
+ * sim_step(). */
 #ifndef TINYASC_COUNTER_H
 #define TINYASC_COUNTER_H
 
@@ -13,8 +14,8 @@ typedef struct {
     uint64_t slots;       /* halfwords */
     int64_t *edges;       /* rows x (slots + 1) */
     int64_t *jumps;       /* rows x (slots + 1), by the end of the block that was left */
-    const uint16_t *rows; /* slots: 1 + the row that begins at this halfword, or 0 */
-    uint64_t row, end, halfwords, limit, outside, stopped;
+    uint64_t step;        /* the halfword at which the next row begins whenever a block starts there */
+    uint64_t rows, row, end, halfwords, limit, outside, stopped;
     int (*stop)(void *);
 } Counter;
 
@@ -28,8 +29,8 @@ static inline void count(Counter *c, uint64_t address, uint64_t size)
     if (c->end != first && c->halfwords != 0) {
         c->jumps[c->row * (c->slots + 1u) + c->end]++;
     }
-    if (c->rows[first] != 0) {
-        c->row = c->rows[first] - 1u;
+    if (first == c->step && c->row + 1u < c->rows) {
+        c->row++;
     }
     int64_t *edges = c->edges + c->row * (c->slots + 1u);
     edges[first]++;

@@ -74,7 +74,6 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
     uint8_t *start = (uint8_t *)counter;
     counter->edges = (int64_t *)(start + (uintptr_t)counter->edges);
     counter->jumps = (int64_t *)(start + (uintptr_t)counter->jumps);
-    counter->rows = (const uint16_t *)(start + (uintptr_t)counter->rows);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     return 0;
 }

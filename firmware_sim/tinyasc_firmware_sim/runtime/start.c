@@ -9,6 +9,8 @@
 enum { FAULT_NONE = 0, FAULT_ADDRESS = 1, FAULT_STACK = 2, FAULT_INSTRUCTION = 3, FAULT_GUARD = 4 };
 enum { SYS_OPEN = 0x01, SYS_CLOSE = 0x02, SYS_WRITE0 = 0x04, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT_EXTENDED = 0x20 };
 #define APPLICATION_EXIT 0x20026u
+/* Emulated machines have memory below the stack, where boards have none: SIM_GUARD_STACK forbids so much of it. */
+#define GUARD_BELOW 0x10000u
 
 static const char sim_status_file[] = "sim.status"; /* a literal would count as the program's */
 
@@ -62,7 +64,21 @@ static uint32_t sim_fault_kind(uint32_t cause)
     return cause == 2u ? FAULT_INSTRUCTION : FAULT_ADDRESS;
 }
 
-static void sim_prepare(void) {}
+static int sim_stack_limit(uint32_t cause)
+{
+    (void)cause;
+    return 0;
+}
+
+static void sim_prepare(void)
+{
+#ifdef SIM_GUARD_STACK
+    /* PMP entry 1: what lies below the stack, for machine mode too (L), may not be touched. */
+    uintptr_t bottom = (uintptr_t)__stack_bottom;
+    __asm__ volatile("csrw pmpaddr0, %0\ncsrw pmpaddr1, %1\ncsrw pmpcfg0, %2\n"
+                     :: "r"((bottom - GUARD_BELOW) >> 2), "r"(bottom >> 2), "r"(0x8800u) : "memory");
+#endif
+}
 #else
 static uintptr_t sim_call(uintptr_t operation, const void *block)
 {
@@ -117,14 +133,35 @@ void sim_reset(void)
     sim_start();
 }
 
+/* Stacking failed, or the stack limit of Armv8-M was hit: the stack pointer then stays where it was. */
+static int sim_stack_limit(uint32_t cause)
+{
+    return (cause & 0x00101010u) != 0u;
+}
+
 static void sim_prepare(void)
 {
 #if MAINLINE
     SCB(0xD88) |= 0x00F00000u; /* CPACR: the FPU, and Helium, for everyone */
+#if defined(SIM_GUARD_STACK) && __ARM_ARCH >= 8
+    __asm__ volatile("msr msplim, %0" ::"r"(__stack_bottom));
+#elif defined(SIM_GUARD_STACK)
+    /* MPU region 0: no access to what lies below the stack; elsewhere all is as without. */
+    SCB(0xD98) = 0u;
+    SCB(0xD9C) = (uint32_t)(uintptr_t)__stack_bottom - GUARD_BELOW;
+    SCB(0xDA0) = 0x10000000u | 15u << 1 | 1u;
+    SCB(0xD94) = 5u;
+#endif
     __asm__ volatile("dsb\nisb" ::: "memory");
 #endif
 }
 #endif
+
+/* The host counts from here to the next call apart. */
+__attribute__((noinline)) void sim_step(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
 
 static uint32_t sim_length(const char *text)
 {
@@ -217,7 +254,9 @@ void sim_exit(int32_t code)
 void sim_fault_report(uintptr_t stack, uint32_t cause, uint32_t pc, uint32_t address)
 {
     Status status = {0, FAULT_NONE, 0, 0, 0};
-    status.fault = stack < (uintptr_t)__stack_bottom ? (uint32_t)FAULT_STACK : sim_fault_kind(cause);
+    uintptr_t bottom = (uintptr_t)__stack_bottom;
+    int below = address >= bottom - GUARD_BELOW && address < bottom;
+    status.fault = stack < bottom || below || sim_stack_limit(cause) ? (uint32_t)FAULT_STACK : sim_fault_kind(cause);
     status.pc = pc;
     status.address = address;
     sim_end(1, &status);
