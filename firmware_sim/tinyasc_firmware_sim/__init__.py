@@ -1,8 +1,8 @@
 """The firmware simulation: boards, compilers and emulators.
 
-    from tinyasc_firmware_sim import build, load_board, run
-    result = run(build([Path("main.c")], load_board("stm32l4r5")))
-    print(result.output, result.exit_code, result.instructions, result.per_function, result.stack_bytes, result.fault)
+from tinyasc_firmware_sim import build, load_board, run
+result = run(build([Path("main.c")], load_board("stm32l4r5")))
+print(result.output, result.exit_code, result.instructions, result.per_function, result.stack_bytes, result.fault)
 """
 
 from __future__ import annotations

@@ -48,9 +48,27 @@ CORES = {
     core.name: core
     for core in (
         Core("Cortex-M0+", "cortex_m0plus", "-mcpu=cortex-m0plus", "UC_CPU_ARM_CORTEX_M0", None),
-        Core("Cortex-M3", "cortex_m3", "-mcpu=cortex-m3", "UC_CPU_ARM_CORTEX_M3", Machine(("-M", "mps2-an385"), 0, 0x20000000)),
-        Core("Cortex-M4F", "cortex_m4", "-mcpu=cortex-m4", "UC_CPU_ARM_CORTEX_M4", Machine(("-M", "mps2-an386"), 0, 0x20000000)),
-        Core("Cortex-M7F", "cortex_m7", "-mcpu=cortex-m7", "UC_CPU_ARM_CORTEX_M7", Machine(("-M", "mps2-an500"), 0, 0x20000000)),
+        Core(
+            "Cortex-M3",
+            "cortex_m3",
+            "-mcpu=cortex-m3",
+            "UC_CPU_ARM_CORTEX_M3",
+            Machine(("-M", "mps2-an385"), 0, 0x20000000),
+        ),
+        Core(
+            "Cortex-M4F",
+            "cortex_m4",
+            "-mcpu=cortex-m4",
+            "UC_CPU_ARM_CORTEX_M4",
+            Machine(("-M", "mps2-an386"), 0, 0x20000000),
+        ),
+        Core(
+            "Cortex-M7F",
+            "cortex_m7",
+            "-mcpu=cortex-m7",
+            "UC_CPU_ARM_CORTEX_M7",
+            Machine(("-M", "mps2-an500"), 0, 0x20000000),
+        ),
         # The machine of the Cortex-M33 starts in the secure state, where memories lie 0x10000000 higher.
         Core(
             "Cortex-M33F",
@@ -69,7 +87,7 @@ CORES = {
         Core(
             "RV32IMC",
             "generic_rv32+m+c+zicsr",
-            "-march=rv32imc_zicsr",
+            "-march=rv32imc",
             "UC_CPU_RISCV32_BASE32",
             Machine(("-M", "virt", "-bios", "none", "-m", "64M"), 0x80000000, 0x82000000),
             riscv=True,
@@ -106,7 +124,8 @@ def zig_flags(core: Core, processor: Processor) -> list[str]:
 def gcc_flags(core: Core, processor: Processor) -> list[str]:
     """What GCC has to be told for a core."""
     if core.riscv:
-        return [core.gcc, "-mabi=ilp32", "-mcmodel=medany"]
+        # In this edition of the ISA the base has the CSR instructions of start-up; libgcc is built for that name.
+        return [core.gcc, "-misa-spec=2.2", "-mabi=ilp32", "-mcmodel=medany"]
     if processor.fpu == "none":
         return [core.gcc, "-mthumb", "-mfloat-abi=soft"]
     # The Cortex-M55's own units follow from -mcpu.

@@ -137,9 +137,7 @@ class _Run:
         why = f"stopped after {seconds:.1f} s and {self.counter.state.halfwords:,} halfwords of instructions"
         return Fault(HANG, pc, None, self.image.function_at(pc), why)
 
-    def _bad_access(
-        self, engine: unicorn.Uc, access: int, address: int, size: int, _value: int, _user: object
-    ) -> bool:
+    def _bad_access(self, engine: unicorn.Uc, access: int, address: int, size: int, _value: int, _user: object) -> bool:
         pc = engine.reg_read(self.pc)
         where = self.image.function_at(pc)
         if self._overflowed(address):

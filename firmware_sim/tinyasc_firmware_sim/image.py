@@ -136,7 +136,9 @@ class Image:
     def segments(self) -> list[tuple[int, bytes]]:
         """What is loaded: physical address and bytes of each piece."""
         return [
-            (int(s["p_paddr"]), s.data()) for s in self._file.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_filesz"]
+            (int(s["p_paddr"]), s.data())
+            for s in self._file.iter_segments()
+            if s["p_type"] == "PT_LOAD" and s["p_filesz"]
         ]
 
     @cached_property

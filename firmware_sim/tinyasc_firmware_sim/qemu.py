@@ -39,9 +39,7 @@ def qemu_version(program: str) -> str:
     return f"qemu {found[1] if found else 'unknown'}"
 
 
-def run_qemu(
-    image: Image, *, files: Mapping[str, bytes], steps: int, timeout: float, limit: int
-) -> RunResult:
+def run_qemu(image: Image, *, files: Mapping[str, bytes], steps: int, timeout: float, limit: int) -> RunResult:
     """Runs an image from reset to its end; see `run`.
 
     The files that the program reads and writes lie in a temporary folder, which is qemu's working directory.
@@ -75,9 +73,7 @@ def run_qemu(
         code, said = _call(command, folder, timeout)
         seconds = time.perf_counter() - began
         shared.load()
-        written = {
-            path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in given | {TEXT}
-        }
+        written = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in given | {TEXT}}
         status = written.pop(STATUS_FILE, None)
         text = (folder / TEXT).read_bytes() if (folder / TEXT).is_file() else b""
     stack, fault = read_status(image, status)

@@ -125,7 +125,7 @@ def build(
 
 
 def default_compiler(core: Core) -> str:
-    """zig where it is installed, else the core's GCC.
+    """Zig where it is installed, else the core's GCC.
 
     Raises:
         InputError: neither is there.
@@ -166,7 +166,17 @@ def host_library(source: Path, folder: Path) -> Path:
         command = [host]
     else:
         raise InputError("no C compiler for this machine: pip install 'tinyasc[firmware]' brings one (zig)")
-    command += ["-std=c99", "-O2", "-shared", "-nostdlib", "-fPIC", "-Wl,--allow-shlib-undefined", str(source), "-o", str(library)]
+    command += [
+        "-std=c99",
+        "-O2",
+        "-shared",
+        "-nostdlib",
+        "-fPIC",
+        "-Wl,--allow-shlib-undefined",
+        str(source),
+        "-o",
+        str(library),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())
     if done.returncode:
         raise BuildError(f"{source.name} does not compile: {_first_error(done.stderr)}", done.stderr)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from tinyasc_firmware_sim.boards import shipped_boards
 from tinyasc.compress.costs import STACK_BYTES
 from tinyasc.compress.estimate import Estimate
 from tinyasc.compress.pipeline import Planned
@@ -17,6 +16,7 @@ from tinyasc.files import check_writable
 from tinyasc.models import FAMILIES
 from tinyasc.training.recipe import Recipe, load_recipe, shipped_recipes
 from tinyasc.training.run import Trained
+from tinyasc_firmware_sim.boards import shipped_boards
 
 STUDENTS = "students/"
 
