@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,31 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def write_folder_atomic(folder: Path, files: dict[str, str]) -> None:
+    """Writes a folder of files under a temporary name, then renames it; into a folder that is there, file by file.
+
+    Args:
+        folder: what else it holds stays as it is.
+        files: text by file name.
+    """
+    if folder.exists():
+        for name, text in files.items():
+            write_atomic(folder / name, text)
+        return
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, text in files.items():
+            write_atomic(temporary / name, text)
+        with naming(folder):
+            os.chmod(temporary, 0o755)
+            os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 @contextmanager

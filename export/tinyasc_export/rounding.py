@@ -90,10 +90,14 @@ def scale_wide(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | 
         multiplier: from `quantize_multiplier`.
         shift: at most 7; the result must fit 32 bits, or C would wrap it (`limits.least_output_scale`).
     """
-    multiplier = np.asarray(multiplier, np.int64)
-    reduced = np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
     total = 15 - np.asarray(shift, np.int64)
-    return (np.asarray(x, np.int64) * reduced + (np.int64(1) << (total - 1))) >> total
+    return (np.asarray(x, np.int64) * reduced_multiplier(multiplier) + (np.int64(1) << (total - 1))) >> total
+
+
+def reduced_multiplier(multiplier: np.ndarray | int) -> np.ndarray:
+    """A multiplier cut to 16 bits, as `scale_wide` takes it."""
+    multiplier = np.asarray(multiplier, np.int64)
+    return np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
 
 
 Rescale = Callable[[np.ndarray, "np.ndarray | int", "np.ndarray | int"], np.ndarray]
@@ -187,7 +191,7 @@ def _sigmoid_table() -> np.ndarray:
     return table
 
 
-_SIGMOID_TABLE = _sigmoid_table()
+SIGMOID_TABLE = _sigmoid_table()
 
 
 def logistic_int16(x: np.ndarray, factor: int, shift: int) -> np.ndarray:
@@ -200,8 +204,8 @@ def logistic_int16(x: np.ndarray, factor: int, shift: int) -> np.ndarray:
     """
     x = (x * factor + ((1 << shift) >> 1)) >> shift
     at, between = np.abs(x) >> 9, np.abs(x) & 511
-    low = _SIGMOID_TABLE[np.minimum(at, 255)]
-    high = _SIGMOID_TABLE[np.minimum(at + 1, 255)]
+    low = SIGMOID_TABLE[np.minimum(at, 255)]
+    high = SIGMOID_TABLE[np.minimum(at + 1, 255)]
     y = np.where(at >= 255, 0x7FFF << 10, (low << 9) + between * (high - low))
     return np.where(x >= 0, y + 512, (1 << 25) - y + 511) >> 10
 

@@ -195,6 +195,35 @@ def test_export_does_not_overwrite_another_file(student, tmp_path):
     assert file.read_bytes() == before
 
 
+def test_c_is_a_folder_whose_name_its_functions_have(student, tmp_path):
+    folder = tmp_path / "firmware" / "two-scenes"
+    assert "constants" in invoke("export", student, "--to", "c", "-o", folder).output
+    header, readme = (folder / "two_scenes.h").read_text(), (folder / "README.md").read_text()
+    assert "void two_scenes_invoke(" in header and "rounding: tflite" in header
+    assert all(label in readme for label in LABELS) and f"hop_length = {FRONT_END.hop_length}" in readme
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    invoke("export", student, "--to", "c", "-o", folder)  # the same bytes again
+    assert "--force" in invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, code=2).stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "mine.txt").write_text("mine")
+    invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, "--force")
+    assert "rounding: single" in (folder / "two_scenes.h").read_text() and (folder / "mine.txt").read_text() == "mine"
+    assert not [path for path in folder.parent.iterdir() if path != folder], "temporary folders are left"
+
+
+def test_c_is_written_beside_the_run_and_from_integers_alone(student, teacher, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(student, folder)
+    assert "model-int8-c" in invoke("export", folder, "--to", "c").output
+    assert (folder / "model-int8-c" / "model_int8.c").is_file()
+    assert "--precision int8" in invoke("export", folder, "--to", "c", "--precision", "fp32", code=2).stderr
+    assert "hardswish" in invoke("export", folder, "--to", "c", "--precision", "int16x8", code=2).stderr
+    assert "tinyasc compress" in invoke("export", teacher, "--to", "c", code=2).stderr
+    assert "--rounding" in invoke("export", folder, "--rounding", "single", code=2).stderr
+    assert "is a file" in invoke("export", folder, "--to", "c", "-o", folder / "model-int8.tflite", code=2).stderr
+    assert "is a folder" in invoke("export", folder, "-o", folder / "model-int8-c", code=2).stderr
+
+
 def test_a_teacher_goes_through_torch_and_says_so(teacher, tmp_path):
     invoke("export", teacher, "--to", "onnx", "--precision", "fp32")
     file = teacher / "model-fp32.onnx"

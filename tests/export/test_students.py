@@ -4,61 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from ai_edge_litert import schema_py_generated as schema
-from modules import in_torch
 from runtimes import run_litert, run_onnx, run_tflm
-from students import s4
-from torch import nn
+from students import CLIPS, OPTIONS, Exported, s4
 
-from tinyasc.models import FAMILIES, build
 from tinyasc_export import reference
-from tinyasc_export.capture import capture
 from tinyasc_export.count import parameter_bytes
-from tinyasc_export.lower import cast, lower
 from tinyasc_export.onnx import to_onnx
-from tinyasc_export.quantize import calibrate, quantize_int8
 from tinyasc_export.tflite import to_tflite
-
-STUDENTS = [family for family in FAMILIES if FAMILIES[family].capturable]
-OPTIONS = {
-    "cp_mobile-2024": ("cp_mobile", {"base_channels": 16, "strides": 2024, "grn": False}),
-    **{family: (family, {}) for family in STUDENTS},
-    # Their published widths hold more than 128 KB.
-    "bc_resnet": ("bc_resnet", {"base_channels": 32}),
-    "tf_sepnet": ("tf_sepnet", {"base_channels": 48}),
-}
-# dB that an untrained net keeps at int8, 8 if not here. ResNorms blow rounding up where a row is quiet.
-LEAST_SQNR = {"bc_resnet": 2, "tf_sepnet": 2}
-SIZE = (64, 30)
-CLIPS = 6
-
-
-class Exported:
-    """One student with statistics from its own data, as float and int8 graphs with their features."""
-
-    def __init__(self, family: str, options: dict) -> None:
-        self.least_sqnr = LEAST_SQNR.get(family, 8)
-        rng = np.random.default_rng(1)
-        clips = rng.standard_normal((CLIPS, *SIZE, 1)) * rng.uniform(0.3, 2, (CLIPS, 1, 1, 1))
-        torch.manual_seed(2)
-        model = build(family, n_classes=10, n_mels=SIZE[0], **options).double()
-        for part in model.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.momentum = None  # statistics of this batch alone
-        with torch.no_grad():
-            for name, value in model.named_parameters():
-                if name.endswith(("gamma", "beta")):
-                    value.uniform_(0.1, 0.9)
-            model.train()(torch.from_numpy(clips).permute(0, 3, 1, 2))
-        self.expected = in_torch(model.eval(), clips)
-        self.double, scale, offset = lower(capture(model, (1, 1, *SIZE)))
-        self.features = clips * scale[:, None, None] + offset[:, None, None]
-        self.graph = cast(self.double, "float32")
-        features = self.features.astype(np.float32)
-        self.int8 = quantize_int8(self.graph, calibrate(self.graph, features))
-        t = self.int8.tensors[self.int8.input]
-        self.integers = np.clip(np.rint(features / t.scale) + t.zero_point, -128, 127).astype(np.int8)
 
 
 @pytest.fixture(scope="module", params=OPTIONS)

@@ -1,4 +1,4 @@
-"""`tinyasc export`: a run's model as ONNX or TFLite."""
+"""`tinyasc export`: a run's model as ONNX, TFLite or C."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 
 import click
 
-from tinyasc.compress.export import FORMATS, PRECISIONS, export
+from tinyasc.compress.export import FORMATS, PRECISIONS, C, export, export_c
 from tinyasc.errors import InputError
-from tinyasc.files import write_atomic
+from tinyasc.files import write_atomic, write_folder_atomic
 from tinyasc.infer.find import newest_model
 from tinyasc.training.run import relative
+from tinyasc_export.rounding import ROUNDINGS
 
 
 @click.command("export")
 @click.argument("model", metavar="[RUN | FILE]", required=False, type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(FORMATS), default="tflite", show_default=True, help="File format.")
+@click.option("--to", type=click.Choice((*FORMATS, C)), default="tflite", show_default=True, help="Format.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -29,26 +30,44 @@ from tinyasc.training.run import relative
     "--output",
     "-o",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write [default: model-PRECISION.FORMAT in the run's folder].",
+    type=click.Path(path_type=Path),
+    help="Where to write [default: model-PRECISION.FORMAT in the run's folder]; for C a folder [model-PRECISION-c], "
+    "whose name the C names begin with.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(tuple(ROUNDINGS)),
+    help="Of C: tflite gives the bits of the .tflite file in TensorFlow Lite Micro, single takes fewer instructions "
+    "[default: tflite].",
 )
 @click.option("--force", is_flag=True, help="Overwrite a file that holds something else.")
-def command(model: Path | None, to: str, precision: str, output: Path | None, force: bool) -> None:
-    """Write a model as ONNX or TFLite in a precision of your choice.
+def command(
+    model: Path | None, to: str, precision: str, output: Path | None, rounding: str | None, force: bool
+) -> None:
+    """Write a model as ONNX, TFLite or C in a precision of your choice.
 
     Takes a run folder or a model file in one; by default the newest compression of ./runs. Teachers, which no
     microcontroller format holds, are written by torch.onnx.export and labelled so (--to onnx --precision fp32).
+    C is a folder of C99 for microcontrollers: features in, logits out, without a library or a heap.
 
     \b
     Examples:
       tinyasc export --to onnx --precision int8
       tinyasc export runs/esc10-teacher-1a2b3c4d --to onnx --precision fp32 -o teacher.onnx
+      tinyasc export --to c -o firmware/scenes
     """  # noqa: D301 (click reads the backspace)
     if model is None:
         model = newest_model(Path(".")).parent
         click.echo(f"run: {model} (newest compression in ./runs)", err=True)
+    if to == C:
+        _write_c(model, precision, rounding or "tflite", output, force)
+        return
+    if rounding is not None:
+        raise InputError(f"--rounding is for --to c; a {to} file leaves it to its runtime")
     data, default = export(model, to, precision)
     path = output or default
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file with --output")
     if output is None and not force and _written_by_compress(path):
         click.echo(f"{path}: there already, as `tinyasc compress` wrote it", err=True)
         return
@@ -56,6 +75,21 @@ def command(model: Path | None, to: str, precision: str, output: Path | None, fo
         raise InputError(f"{path}: is there and holds another model; give --force, or another name with --output")
     write_atomic(path, data)
     click.echo(f"written: {relative(path)} ({len(data):,} bytes)")
+
+
+def _write_c(model: Path, precision: str, rounding: str, output: Path | None, force: bool) -> None:
+    source, folder = export_c(model, precision, rounding, output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; C is written into a folder, name one with --output")
+    there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    same = all((folder / n).is_file() and (folder / n).read_bytes() == t.encode() for n, t in source.files.items())
+    if there and not same and not force:
+        raise InputError(f"{folder}: is there and holds other files; give --force, or another name with --output")
+    write_folder_atomic(folder, source.files)
+    click.echo(
+        f"written: {relative(folder)} ({len(source.files)} files; arena {source.arena_bytes:,} bytes, "
+        f"constants {source.constant_bytes:,} bytes)"
+    )
 
 
 def _written_by_compress(path: Path) -> bool:

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("tinyasc.cli.evaluate:command", "Measure a model on a test set."),
     "explain": ("tinyasc.cli.explain:command", "Draw where in time and frequency a trained model looks."),
     "profile": ("tinyasc.cli.profile:command", "Count a model operator by operator, and hold it against every rule."),
-    "export": ("tinyasc.cli.export:command", "Write a model as ONNX or TFLite in a precision of your choice."),
+    "export": ("tinyasc.cli.export:command", "Write a model as ONNX, TFLite or C in a precision of your choice."),
     "data": ("tinyasc.cli.data:command", "List, make, check or draw data sets."),
 }
 OURS = ("tinyasc", "tinyasc_export", "tinyasc_firmware_sim")

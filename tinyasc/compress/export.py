@@ -1,9 +1,10 @@
-"""A run's model as a file of another format or precision."""
+"""A run's model as a file of another format or precision, or as C."""
 
 from __future__ import annotations
 
 import copy
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.heard import Heard
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.bundle import Bundle
+from tinyasc_export.c99 import CSource, to_c
 from tinyasc_export.capture import capture
 from tinyasc_export.count import count
 from tinyasc_export.graph import Graph
@@ -27,6 +29,7 @@ from tinyasc_export.onnx_quantized import SIMULATED
 from tinyasc_export.tflite import to_tflite
 
 FORMATS = ("tflite", "onnx")
+C = "c"  # a folder, not a file
 PRECISIONS = ("fp32", "fp16", "int8", "int16x8")
 BY_TORCH = "written by torch.onnx.export, not from a deployed graph of tinyasc"
 
@@ -56,6 +59,34 @@ def export(target: Path, to: str, precision: str) -> tuple[bytes, Path]:
     if precision not in ("fp32", "fp16"):
         raise InputError(f"{folder}: a training run holds no {precision} graph; run `tinyasc compress` on it first")
     return _written(*_captured(trained), to, precision), name
+
+
+def export_c(target: Path, precision: str, rounding: str, folder: Path | None) -> tuple[CSource, Path]:
+    """A compressed run's net as C99, and the folder where it goes.
+
+    Args:
+        target: a run folder of `compress`, or a model file in one.
+        precision: "int8" or "int16x8".
+        rounding: "tflite" or "single".
+        folder: where it goes, and whose name the C names begin with; None for `model-PRECISION-c` in the run's folder.
+
+    Raises:
+        InputError: no run, a run without integer graphs, or a net that the C kernels cannot hold.
+    """
+    run = target if target.is_dir() else target.absolute().parent
+    if not target.exists():
+        raise InputError(f"{target}: no such run folder or model file")
+    if precision not in ("int8", "int16x8"):
+        raise InputError(f"C is written from integer graphs: --precision int8 or int16x8, not {precision}")
+    if not has_graphs(run):
+        raise InputError(f"{run}: holds no {precision} graph; run `tinyasc compress` on it first")
+    stored = read_graph(run, precision)
+    over = "-over-budget" if (run / OVER_BUDGET.format(precision)).is_file() else ""
+    folder = folder or run / f"model-{precision}{over}-c"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", folder.absolute().name.removesuffix("-c")).strip("_")
+    if not name or not name[0].isalpha():
+        name = f"net_{name}"
+    return to_c(stored.graph, stored.bundle, name=name, rounding=rounding), folder
 
 
 def _captured(trained: Trained) -> tuple[Graph, Bundle]:
