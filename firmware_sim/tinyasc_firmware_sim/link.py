@@ -31,8 +31,8 @@ def linker_script(layout: Layout) -> str:
 
     The stack is the lowest piece of RAM, so that what overflows it leaves RAM and faults in place of overwriting data.
     Variables whose section's name holds "arena" are kept apart; the bytes behind them are a guard that is looked at
-    when the run ends. The harness (the vectors and the functions sim_..., about 1 KB) has a section of its own: it takes
-    flash, as any start-up code does, but is not counted as the program's.
+    when the run ends. The harness (the vectors and the functions sim_..., about 1 KB) has a section of its own: it
+    takes flash, as any start-up code does, but is not counted as the program's.
     """
     return f"""MEMORY {{
   FLASH (rx) : ORIGIN = {layout.flash_origin:#x}, LENGTH = {layout.flash_bytes}
