@@ -17,6 +17,7 @@ from tinyasc_firmware_sim.results import HANG, STATUS_FILE, Fault, RunResult, re
 
 PAGE = 4096
 SYSTEM_PAGE = 0xE000E000
+LARGEST_PUSH = 128
 STACK_REACH = 1 << 20  # how far below the stack an overflow is looked for
 _MEMORY = {
     unicorn.UC_MEM_READ_UNMAPPED: "read",
@@ -148,9 +149,11 @@ class _Run:
         return False
 
     def _overflowed(self, address: int) -> bool:
-        """The stack pointer has left the stack, or something just below it is touched from a deep frame."""
+        """What lies below the stack is touched while the stack pointer is there, or about to be."""
         bottom = self.image.symbols["__stack_bottom"]
-        return self.engine.reg_read(self.sp) < bottom and bottom - STACK_REACH <= address < bottom
+        # A PUSH or VPUSH writes at most so much before the stack pointer follows.
+        near = self.engine.reg_read(self.sp) < bottom + LARGEST_PUSH
+        return near and bottom - STACK_REACH <= address < bottom
 
     def _resumed(self, error: unicorn.UcError) -> int | None:
         """Where to go on after an error: unicorn stops at RISC-V's semihosting calls as at a bad instruction."""

@@ -147,7 +147,7 @@ class NetReport:
 
 
 def default_emulator(board: Board) -> str:
-    """ "unicorn", or "qemu" for a core that only qemu has."""
+    """Unicorn by name, or qemu for a core that only qemu has."""
     return "unicorn" if core_of(board)[0].unicorn is not None else "qemu"
 
 

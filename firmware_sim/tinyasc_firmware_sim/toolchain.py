@@ -134,21 +134,21 @@ def default_compiler(core: Core) -> str:
         if available(name, core):
             return name
     raise InputError(
-        f"no C compiler for {core.name}: install one with pip install 'tinyasc[firmware]' (zig), or {_gcc(core)}"
+        f"no C compiler for {core.name}: install one with pip install 'tinyasc[firmware]' (zig), or {gcc_program(core)}"
     )
 
 
 def available(name: str, core: Core) -> bool:
     """Whether a compiler for a core is installed."""
-    return _has_zig() if name == "zig" else shutil.which(_gcc(core)) is not None
+    return _has_zig() if name == "zig" else shutil.which(gcc_program(core)) is not None
 
 
 @lru_cache(maxsize=8)
 def compiler_version(name: str, core: Core) -> str:
     """A compiler and its version, as "zig 0.17.1" or "arm-none-eabi-gcc 12.2.1"."""
-    command = [sys.executable, "-m", "ziglang", "version"] if name == "zig" else [_gcc(core), "-dumpfullversion"]
+    command = [sys.executable, "-m", "ziglang", "version"] if name == "zig" else [gcc_program(core), "-dumpfullversion"]
     done = subprocess.run(command, capture_output=True, text=True)
-    return f"{name if name == 'zig' else _gcc(core)} {done.stdout.strip()}"
+    return f"{name if name == 'zig' else gcc_program(core)} {done.stdout.strip()}"
 
 
 def host_library(source: Path, folder: Path) -> Path:
@@ -187,7 +187,8 @@ def _has_zig() -> bool:
     return importlib.util.find_spec("ziglang") is not None
 
 
-def _gcc(core: Core) -> str:
+def gcc_program(core: Core) -> str:
+    """The name of the GCC that compiles for a core."""
     return "riscv64-unknown-elf-gcc" if core.riscv else "arm-none-eabi-gcc"
 
 
@@ -195,12 +196,12 @@ def _compiler(name: str, core: Core, processor: Processor) -> list[str]:
     if name not in COMPILERS:
         raise InputError(f"compiler {name!r} is unknown; choose one of: {', '.join(COMPILERS)}")
     if not available(name, core):
-        how = "pip install 'tinyasc[firmware]'" if name == "zig" else f"your system's package of {_gcc(core)}"
+        how = "pip install 'tinyasc[firmware]'" if name == "zig" else f"your system's package of {gcc_program(core)}"
         raise InputError(f"compiler {name!r} for {core.name} is not installed; install it with {how}")
     if name == "zig":
         zig = [sys.executable, "-m", "ziglang", "cc", "-fno-sanitize=undefined", "-fno-unwind-tables"]
         return [*zig, *zig_flags(core, processor)]
-    return [_gcc(core), "-nostartfiles", "-nostdlib", *gcc_flags(core, processor)]
+    return [gcc_program(core), "-nostartfiles", "-nostdlib", *gcc_flags(core, processor)]
 
 
 def _layout(board: Board, core: Core, processor: Processor, emulator: str, stack_bytes: int) -> Layout:
