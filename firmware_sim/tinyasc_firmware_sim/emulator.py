@@ -6,9 +6,11 @@ import ctypes
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 
 import unicorn
 from unicorn import arm_const, riscv_const
+from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 
 from tinyasc_export.errors import InputError
 from tinyasc_firmware_sim.counting import Counter, counter_library
@@ -61,13 +63,13 @@ class _Run:
         if riscv:
             self.pc, self.sp = riscv_const.UC_RISCV_REG_PC, riscv_const.UC_RISCV_REG_SP
             self.arguments = riscv_const.UC_RISCV_REG_A0, riscv_const.UC_RISCV_REG_A1
-            self.engine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+            self.engine = Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
         else:
             self.pc, self.sp = arm_const.UC_ARM_REG_PC, arm_const.UC_ARM_REG_SP
             self.arguments = arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1
             model = getattr(arm_const, str(image.core.unicorn))
             mode = unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS
-            self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM, mode, model)
+            self.engine = Uc(unicorn.UC_ARCH_ARM, mode, model)
         self._load()
         self.counter = Counter(image, steps, limit)
         self._count()
@@ -89,11 +91,10 @@ class _Run:
         engine.reg_write(self.sp, self.image.symbols["__stack_top"])
 
     def _count(self) -> None:
-        native = unicorn.unicorn_py3.unicorn.uclib
-        self.counter.state.stop = ctypes.cast(native.uc_emu_stop, ctypes.c_void_p).value
+        self.counter.state.stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value
         self.hook = ctypes.c_size_t()
         # A Python function per block would be 100 times slower. A range that ends before it begins means everywhere.
-        status = native.uc_hook_add(
+        status = uclib.uc_hook_add(
             self.engine._uch,
             ctypes.byref(self.hook),
             unicorn.UC_HOOK_BLOCK,
@@ -103,7 +104,7 @@ class _Run:
             ctypes.c_uint64(0),
         )
         if status != unicorn.UC_ERR_OK:
-            raise unicorn.UcError(status)
+            raise UcError(status)
 
     def go(self, timeout: float) -> RunResult:
         """Runs to the end."""
@@ -114,7 +115,7 @@ class _Run:
             try:
                 self.engine.emu_start(at | (not self.image.core.riscv), 0xFFFFFFFF, timeout=left)
                 at = None
-            except unicorn.UcError as error:
+            except UcError as error:
                 at = self._resumed(error)
         seconds = time.perf_counter() - began
         if self.exit_code is None and self.fault is None:
@@ -123,7 +124,7 @@ class _Run:
         fault = self.fault or reported
         return RunResult(
             self.image,
-            f"unicorn {unicorn.__version__}",
+            f"unicorn {version('unicorn')}",
             self.text.decode(errors="replace"),
             self.exit_code if fault is None else None,
             stack,
@@ -138,7 +139,7 @@ class _Run:
         why = f"stopped after {seconds:.1f} s and {self.counter.state.halfwords:,} halfwords of instructions"
         return Fault(HANG, pc, None, self.image.function_at(pc), why)
 
-    def _bad_access(self, engine: unicorn.Uc, access: int, address: int, size: int, _value: int, _user: object) -> bool:
+    def _bad_access(self, engine: Uc, access: int, address: int, size: int, _value: int, _user: object) -> bool:
         pc = engine.reg_read(self.pc)
         where = self.image.function_at(pc)
         if self._overflowed(address):
@@ -155,7 +156,7 @@ class _Run:
         near = self.engine.reg_read(self.sp) < bottom + LARGEST_PUSH
         return near and bottom - STACK_REACH <= address < bottom
 
-    def _resumed(self, error: unicorn.UcError) -> int | None:
+    def _resumed(self, error: UcError) -> int | None:
         """Where to go on after an error: unicorn stops at RISC-V's semihosting calls as at a bad instruction."""
         pc = self.engine.reg_read(self.pc)
         if self.fault is None and error.errno == unicorn.UC_ERR_INSN_INVALID and self._called(pc):
@@ -165,7 +166,7 @@ class _Run:
             self.fault = Fault("bad instruction" if bad else str(error), pc, None, self.image.function_at(pc))
         return None
 
-    def _exception(self, engine: unicorn.Uc, number: int, _user: object) -> None:
+    def _exception(self, engine: Uc, number: int, _user: object) -> None:
         pc = engine.reg_read(self.pc)
         if not self._called(pc):
             # RISC-V cores of unicorn already stand behind the instruction.
@@ -189,7 +190,7 @@ class _Run:
     def _read(self, address: int, size: int) -> bytes:
         try:
             return bytes(self.engine.mem_read(address, size))
-        except unicorn.UcError:
+        except UcError:
             return b""
 
     def _words(self, address: int, n: int) -> list[int]:
