@@ -46,7 +46,7 @@ class Counter:
     """
 
     def __init__(self, image: Image, steps: int, limit: int) -> None:
-        slots = len(image.flash) // 2 + 1
+        slots = image.code_halfwords + 1
         self.edges = np.zeros((steps + 1, slots + 1), np.int64)
         self.jumps = np.zeros_like(self.edges)
         first = image.symbols.get("sim_step")

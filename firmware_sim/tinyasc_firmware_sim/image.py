@@ -152,19 +152,25 @@ class Image:
         return bytes(content)
 
     @cached_property
+    def code_halfwords(self) -> int:
+        """Halfwords from the first byte of flash to the end of the code; behind it lie constants alone."""
+        return max(last for _, last in self._code_ranges)
+
+    @cached_property
     def starts(self) -> np.ndarray:
-        """Whether an instruction begins at each halfword of `flash`: bool, one per halfword."""
-        marks = np.zeros(len(self.flash) // 2 + 1, bool)
+        """Whether an instruction begins at each halfword of the code: bool, one more than there are halfwords."""
+        marks = np.zeros(self.code_halfwords + 1, bool)
         words = np.frombuffer(self.flash[: len(self.flash) // 2 * 2], "<u2")
         # 32-bit instructions by their first halfword: Thumb by its five high bits, RISC-V by its two low ones.
         wide = (words & 3) == 3 if self.core.riscv else (words >> 11) >= 0b11101
-        for first, last in self._code_ranges():
+        for first, last in self._code_ranges:
             at = first
             while at < last:
                 marks[at] = True
                 at += 2 if wide[at] else 1
-        return marks[: len(words)]
+        return marks
 
+    @cached_property
     def _code_ranges(self) -> list[tuple[int, int]]:
         """Pieces of `flash` that hold instructions, in halfwords; literals between them are left out."""
         ranges = []

@@ -48,7 +48,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Counts:
-    """How often every halfword of an image's flash was executed.
+    """How often every halfword of an image's code was executed.
 
     Args:
         executed: (rows, halfwords) int64; a row for what ran before the first step, and one for each step.
