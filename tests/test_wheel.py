@@ -158,6 +158,8 @@ def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel):
     expected = {f"{p}/{f.relative_to(d).as_posix()}" for p, d, f in files}
     expected |= {f"tinyasc/configs/{f.relative_to(ROOT / 'configs').as_posix()}" for f in ROOT.glob("configs/*/*.yaml")}
     expected |= {f.relative_to(ROOT).as_posix() for f in (ROOT / "tinyasc/infer/bundled").glob("*.tflite")}
+    c99 = [f for part in ("kernels", "templates") for f in (ROOT / "export/tinyasc_export/c99" / part).iterdir()]
+    expected |= {f.relative_to(ROOT / "export").as_posix() for f in c99}
     assert expected <= names
     assert not {n for n in names - expected if not n.startswith("tinyasc/configs/") and not n.endswith("py.typed")}
 

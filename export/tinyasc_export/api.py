@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyasc_export.bundle import Bundle
+    from tinyasc_export.c99 import to_c
     from tinyasc_export.calibration import activation_ranges
     from tinyasc_export.capture import capture
     from tinyasc_export.count import count, per_op
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # The package itself cannot offer these names: `capture`, `count` and `lower` are modules there.
 _MODULES = {
     "bundle": ("Bundle",),
+    "c99": ("to_c",),
     "calibration": ("activation_ranges",),
     "capture": ("capture",),
     "count": ("count", "per_op"),
@@ -65,6 +67,7 @@ __all__ = [
     "quantize_int16x8",
     "run",
     "save_graph",
+    "to_c",
     "to_module",
     "to_onnx",
     "to_tflite",

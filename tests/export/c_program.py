@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from tinyasc_export.c99 import CSource
+from tinyasc_export import reference
+from tinyasc_export.c99 import CSource, to_c
+from tinyasc_export.graph import Graph
 
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -112,3 +115,26 @@ def _buffers(names: list[str]) -> str:
     return "".join(
         f"    static {n}_value {n}_input[{n.upper()}_INPUT_SIZE], {n}_output[{n.upper()}_OUTPUT_SIZE];\n" for n in names
     )
+
+
+@dataclass
+class Trial:
+    """A graph, a rounding, and clips to feed it."""
+
+    graph: Graph
+    rounding: str
+    clips: np.ndarray
+
+
+def check(trials: list[Trial], folder: Path, compiler: list[str], *flags: str) -> None:
+    """Builds all trials into one program and compares every answer with the reference's."""
+    sources = [to_c(t.graph, name=f"net{i}", rounding=t.rounding) for i, t in enumerate(trials)]
+    fed = [(i, clip) for i, t in enumerate(trials) for clip in t.clips]
+    answers = Nets(sources, folder, compiler, *flags).answers(fed)
+    at = 0
+    for t in trials:
+        expected = reference.run(t.graph, t.clips, t.rounding)
+        actual = np.frombuffer(answers[at : at + expected.nbytes], expected.dtype).reshape(expected.shape)
+        np.testing.assert_array_equal(actual, expected, err_msg=f"{t.rounding}\n{t.graph}")
+        at += expected.nbytes
+    assert at == len(answers)

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from c_program import Nets, compilers, sanitizers
+from c_program import Trial, check, compilers, sanitizers
 from graphs import Net, quantize_features, small_student
 from hypothesis import HealthCheck, Phase, given, settings
 from integer_graphs import QUANTIZERS, Case, integer_graphs
 
-from tinyasc_export import reference
 from tinyasc_export.c99 import to_c
 from tinyasc_export.errors import InputError
 from tinyasc_export.graph import Graph
 from tinyasc_export.quantize import calibrate
 
 ROUNDINGS = ("tflite", "single")
-
-
-@dataclass
-class Trial:
-    """A graph, a rounding, and clips to feed it."""
-
-    graph: Graph
-    rounding: str
-    clips: np.ndarray
-
-
-def check(trials: list[Trial], folder, compiler: list[str], *flags: str) -> None:
-    """Builds all trials into one program and compares every answer with the reference's."""
-    sources = [to_c(t.graph, name=f"net{i}", rounding=t.rounding) for i, t in enumerate(trials)]
-    fed = [(i, clip) for i, t in enumerate(trials) for clip in t.clips]
-    answers = Nets(sources, folder, compiler, *flags).answers(fed)
-    at = 0
-    for t in trials:
-        expected = reference.run(t.graph, t.clips, t.rounding)
-        actual = np.frombuffer(answers[at : at + expected.nbytes], expected.dtype).reshape(expected.shape)
-        np.testing.assert_array_equal(actual, expected, err_msg=f"{t.rounding}\n{t.graph}")
-        at += expected.nbytes
-    assert at == len(answers)
 
 
 def cases(dtype: str, count: int, *, derandomize: bool) -> list[Case]:

@@ -97,7 +97,7 @@ class Kernel:
 
 @cache
 def _read(name: str) -> str:
-    return (resources.files(__package__) / "kernels" / name).read_text(encoding="utf-8")
+    return (resources.files("tinyasc_export.c99") / "kernels" / name).read_text(encoding="utf-8")
 
 
 def _fill(text: str, words: dict[str, str], taps: int) -> str:

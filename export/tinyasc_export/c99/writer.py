@@ -208,7 +208,7 @@ class _Net:
     def _described(self, t: Tensor) -> str:
         assert t.scale is not None and t.zero_point is not None
         shape = " x ".join(map(str, t.shape[1:]))
-        return f"{shape} values q, each {np.float32(t.scale.flat[0])!s} * (q - {int(t.zero_point.flat[0])})"
+        return f"{shape} values q, each {np.float32(t.scale.flat[0])!s} * (q {-int(t.zero_point.flat[0]):+d})"
 
     def _labels_declared(self) -> str:
         if self.bundle is None:
@@ -267,7 +267,7 @@ class _Net:
 
 
 def _template(file: str, **words: str) -> str:
-    text = (resources.files(__package__) / "templates" / file).read_text(encoding="utf-8")
+    text = (resources.files("tinyasc_export.c99") / "templates" / file).read_text(encoding="utf-8")
     return Template(text).substitute(words)
 
 
