@@ -228,9 +228,7 @@ class _Run:
         return -1
 
     def _open(self, name: str, mode: int) -> int:
-        if mode >= 8:  # to append
-            self.written.setdefault(name, b"")
-        elif mode >= 4:
+        if mode >= 4:
             self.written[name] = b""
         elif name not in self.files:
             return -1

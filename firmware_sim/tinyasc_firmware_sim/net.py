@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyasc_export import reference
-from tinyasc_export.c99 import CSource, to_c
+from tinyasc_export.c99 import CSource, Step, to_c
 from tinyasc_export.errors import InputError, TinyascError
 from tinyasc_export.graph import Graph
 from tinyasc_export.memory import plan
@@ -220,7 +220,7 @@ def simulate(
         result = run(image, files={"input": x.tobytes()}, steps=2 * len(source.steps), timeout=timeout)
         if result.fault is not None or result.exit_code != 0:
             raise FaultError(f"{board.name}: {result.fault or f'exit code {result.exit_code}'}", result)
-        unequal |= _unequal(graph, source, x, rounding, result.files["activations"])
+        unequal |= _unequal(graph, source, x, rounding, result.files)
         results.append(result)
     first = results[0]
     guess = estimate(first)
@@ -254,20 +254,20 @@ def random_input(graph: Graph, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(limits.min, limits.max, t.shape, t.dtype, endpoint=True)
 
 
-def _unequal(graph: Graph, source: CSource, x: np.ndarray, rounding: str, activations: bytes) -> set[int]:
+def _unequal(graph: Graph, source: CSource, x: np.ndarray, rounding: str, files: Mapping[str, bytes]) -> set[int]:
     """Operators whose bytes are not the reference's."""
-    expected, at, found = reference.run_all(graph, x, rounding), 0, set()
-    for step in source.steps:
-        if activations[at : at + step.nbytes] != expected[step.output].tobytes():
-            found.add(step.index)
-        at += step.nbytes
-    assert at == len(activations), "the program hands over every operator's output"
-    return found
+    expected = reference.run_all(graph, x, rounding)
+    return {step.index for step in source.steps if files[_file(step)] != expected[step.output].tobytes()}
+
+
+def _file(step: Step) -> str:
+    """The file that an operator's output is handed over in."""
+    return f"output{step.index}"
 
 
 def _layout_header(graph: Graph, source: CSource) -> str:
     x = graph.tensors[graph.input]
-    rows = "".join(f"    {{{step.offset}u, {step.nbytes}u}},\n" for step in source.steps)
+    rows = "".join(f'    {{{step.offset}u, {step.nbytes}u, "{_file(step)}"}},\n' for step in source.steps)
     return f"""#include "{NAME}.h"
 #define NET_ARENA {NAME}_arena
 #define NET_RUN_OPERATOR {NAME}_run_operator
@@ -276,6 +276,7 @@ def _layout_header(graph: Graph, source: CSource) -> str:
 #define NET_INPUT_BYTES {x.nbytes}u
 static const struct {{
     uint32_t at, bytes;
+    char file[16];
 }} sim_outputs[] = {{
 {rows}}};
 """

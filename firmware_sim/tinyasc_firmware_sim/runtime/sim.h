@@ -13,9 +13,6 @@ int32_t sim_read(const char *name, void *to, uint32_t size);
 /* Writes a file that the host finds in the result; gives back 0, or -1. */
 int32_t sim_write(const char *name, const void *from, uint32_t size);
 
-/* The same at the end of a file, which need not be there yet. */
-int32_t sim_append(const char *name, const void *from, uint32_t size);
-
 /* What runs until the next call is counted apart. */
 void sim_step(void);
 

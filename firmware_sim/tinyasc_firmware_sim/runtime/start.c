@@ -202,11 +202,6 @@ int32_t sim_write(const char *name, const void *from, uint32_t size)
     return sim_transfer(name, 5u, SYS_WRITE, from, size) == (int32_t)size ? 0 : -1;
 }
 
-int32_t sim_append(const char *name, const void *from, uint32_t size)
-{
-    return sim_transfer(name, 9u, SYS_WRITE, from, size) == (int32_t)size ? 0 : -1;
-}
-
 /* The lowest word of the stack that is not as it was painted tells how deep it went. */
 static uint32_t sim_stack_bytes(void)
 {
