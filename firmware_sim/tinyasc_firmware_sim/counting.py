@@ -33,6 +33,7 @@ class CounterState(ctypes.Structure):
         ("outside", ctypes.c_uint64),
         ("stopped", ctypes.c_uint64),
         ("stop", ctypes.c_void_p),
+        ("riscv", ctypes.c_uint64),
     )
 
 
@@ -59,6 +60,7 @@ class Counter:
             step=slots if first is None else (first - image.layout.flash_origin) // 2,
             rows=steps + 1,
             limit=limit,
+            riscv=image.core.riscv,
         )
 
     def counts(self) -> Counts:

@@ -170,7 +170,7 @@ class _Run:
         pc = engine.reg_read(self.pc)
         if not self._called(pc):
             # RISC-V cores of unicorn already stand behind the instruction.
-            where = self.image.function_at(pc) or self.image.function_at(pc - 2)
+            where = self.image.function_at(pc - 2 if self.image.core.riscv else pc)
             self.fault = Fault("bad instruction", pc, None, where, f"exception {number}")
             engine.emu_stop()
         elif self.exit_code is not None:

@@ -116,8 +116,8 @@ def test_unicorn_and_qemu_agree(program, board, compiler):
 def test_steps_are_counted_apart(board):
     result = run(image("steps", board, emulator=runs_where(board)), files={"depth": u32(0)}, steps=3)
     first, second, last = result.per_step
-    # The loops differ by 100 turns of one length, in which nothing but the loop is executed.
-    assert (second - first) % 100 == 0 and second > first > last > 0
+    # The loops differ by 100 turns of one length, in which nothing but the loop is executed; compilers unroll by 4.
+    assert (second - first) % 25 == 0 and second > first > last > 0
     before = int(np.where(result.program, result.per_instruction, 0)[0].sum())
     assert before + first + second + last == result.instructions
 

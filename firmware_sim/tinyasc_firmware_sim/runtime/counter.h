@@ -17,6 +17,7 @@ typedef struct {
     uint64_t step;        /* the halfword at which the next row begins whenever a block starts there */
     uint64_t rows, row, end, halfwords, limit, outside, stopped;
     int (*stop)(void *);
+    uint64_t riscv;
 } Counter;
 
 static inline void count(Counter *c, uint64_t address, uint64_t size)

@@ -15,7 +15,8 @@ void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, ExecuteCall
 uint64_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, uint64_t index);
-uint64_t qemu_plugin_insn_size(const struct qemu_plugin_insn *instruction);
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *instruction);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *instruction);
 
 int open(const char *path, int flags, ...);
 int64_t lseek(int file, int64_t offset, int whence);
@@ -38,6 +39,15 @@ static void on_execute(unsigned cpu, void *user)
     count(counter, block->address, block->size);
 }
 
+/* Bytes of an instruction, by its first two. The size that qemu states is too large by two at the end of a page, where
+ * its translator has looked at the next instruction already. */
+static uint64_t length(const struct qemu_plugin_insn *instruction)
+{
+    const uint8_t *bytes = qemu_plugin_insn_data(instruction);
+    int wide = counter->riscv ? (bytes[0] & 3) == 3 : bytes[1] >> 3 >= 0x1D;
+    return wide ? 4u : 2u;
+}
+
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     Block *block = malloc(sizeof *block);
@@ -47,10 +57,8 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         return;
     }
     block->address = qemu_plugin_tb_vaddr(tb);
-    block->size = 0;
-    for (uint64_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
-        block->size += qemu_plugin_insn_size(qemu_plugin_tb_get_insn(tb, i));
-    }
+    struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, qemu_plugin_tb_n_insns(tb) - 1u);
+    block->size = qemu_plugin_insn_vaddr(last) + length(last) - block->address;
     qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execute, 0, block);
 }
 
