@@ -169,9 +169,9 @@ class _Run:
     def _exception(self, engine: Uc, number: int, _user: object) -> None:
         pc = engine.reg_read(self.pc)
         if not self._called(pc):
-            # RISC-V cores of unicorn already stand behind the instruction.
-            where = self.image.function_at(pc - 2 if self.image.core.riscv else pc)
-            self.fault = Fault("bad instruction", pc, None, where, f"exception {number}")
+            # unicorn's RISC-V stands four bytes behind the instruction, however long that is.
+            pc -= 4 if self.image.core.riscv else 0
+            self.fault = Fault("bad instruction", pc, None, self.image.function_at(pc), f"exception {number}")
             engine.emu_stop()
         elif self.exit_code is not None:
             engine.emu_stop()
