@@ -155,7 +155,11 @@ def wheel(tmp_path_factory):
 @pytest.mark.slow  # pip fetches hatchling
 def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    expected = {f"{p}/{f.relative_to(d).as_posix()}" for p, d in PACKAGES.items() for f in d.rglob("*.py")}
+    # C sources and templates lie beside the modules that use them.
+    files = [
+        (p, d, f) for p, d in PACKAGES.items() for f in d.rglob("*") if f.is_file() and "__pycache__" not in f.parts
+    ]
+    expected = {f"{p}/{f.relative_to(d).as_posix()}" for p, d, f in files}
     expected |= {f"tinyasc/configs/{f.relative_to(ROOT / 'configs').as_posix()}" for f in ROOT.glob("configs/*/*.yaml")}
     expected |= {f.relative_to(ROOT).as_posix() for f in (ROOT / "tinyasc/infer/bundled").iterdir()}
     expected |= {"tinyasc/py.typed", "tinyasc_export/py.typed"}

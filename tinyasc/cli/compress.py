@@ -12,7 +12,6 @@ from tinyasc.cli.planning import announce_plan, check_picture, print_plan, stude
 from tinyasc.cli.searching import print_search, print_search_plan, search_settings
 from tinyasc.cli.table import print_frontier
 from tinyasc.compress import micro
-from tinyasc.compress.boards import shipped_boards
 from tinyasc.compress.drop import MAX_DROP, said
 from tinyasc.compress.estimate import estimate
 from tinyasc.compress.frontier import frontier_table, write_frontier
@@ -26,6 +25,7 @@ from tinyasc.compress.temperature import Temperature
 from tinyasc.errors import InputError
 from tinyasc.files import InUseError
 from tinyasc.training.run import Run, newest_teacher, relative
+from tinyasc_firmware_sim.boards import shipped_boards
 
 
 def _names(option: str) -> str:

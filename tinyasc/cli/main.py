@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("tinyasc.cli.explain:command", "Draw where in time and frequency a trained model looks."),
     "profile": ("tinyasc.cli.profile:command", "Count a model operator by operator, and hold it against every rule."),
     "export": ("tinyasc.cli.export:command", "Write a model as ONNX, TFLite or C in a precision of your choice."),
+    "simulate": ("tinyasc.cli.simulate:command", "Run a model in C on an emulated board, and count instructions."),
+    "boards": ("tinyasc.cli.boards:command", "List the boards that a model can be held against."),
     "data": ("tinyasc.cli.data:command", "List, make, check or draw data sets."),
 }
 OURS = ("tinyasc", "tinyasc_export", "tinyasc_firmware_sim")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from tinyasc.compress.boards import shipped_boards
 from tinyasc.compress.channels import NARROWABLE
 from tinyasc.compress.costs import STACK_BYTES
 from tinyasc.compress.estimate import Estimate
@@ -18,6 +17,7 @@ from tinyasc.files import check_writable
 from tinyasc.models import FAMILIES
 from tinyasc.training.recipe import Recipe, load_recipe, shipped_recipes
 from tinyasc.training.run import Trained
+from tinyasc_firmware_sim.boards import shipped_boards
 
 STUDENTS = "students/"
 

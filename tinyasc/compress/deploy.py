@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyasc.compress.costs import measure
 from tinyasc.compress.limits import Check, Limits
+from tinyasc.compress.stored import GRAPH_FILE, RANGES_FILE
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.evaluate import metrics
 from tinyasc.files import write_atomic
@@ -39,9 +40,6 @@ from tinyasc_export.tflite import constant_bytes, to_tflite
 
 CALIBRATION_CLIPS = 256
 OVER_BUDGET = "model-{}-over-budget.tflite"
-# What later commands read a student from: its graphs, and the ranges of its activations on the calibration clips.
-GRAPH_FILE = "graph-{}.npz"
-RANGES_FILE = "ranges.json"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tinyasc.compress.boards import load_board
 from tinyasc.compress.budget import Budget, parse_budget
 from tinyasc.compress.costs import Costs
 from tinyasc.compress.rules import Rule, judge, load_rule
 from tinyasc.errors import InputError
+from tinyasc_firmware_sim.boards import load_board
 
 BITS = ("8", "16", "auto")
 NONE = "none"

@@ -1,4 +1,7 @@
-"""The graphs that `compress` left in a run folder, and the model files that were written from them."""
+"""The graphs that `compress` left in a run folder, and the model files that were written from them.
+
+Nothing here needs torch: `tinyasc simulate` reads its net with it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinyasc.compress.deploy import GRAPH_FILE, RANGES_FILE
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.graph import Graph
 from tinyasc_export.graphfile import load_graph
 from tinyasc_export.quantize import Ranges, quantize_int16x8
-from tinyasc_export.tflite import to_tflite
 from tinyasc_export.tflite_metadata import read_tflite_bundle
 
+# What later commands read a student from: its graphs, and the ranges of its activations on the calibration clips.
+GRAPH_FILE = "graph-{}.npz"
+RANGES_FILE = "ranges.json"
 # What the input of each precision's graph holds.
 DTYPES = {"fp32": "float32", "int8": "int8", "int16x8": "int16"}
 
@@ -47,10 +51,10 @@ def has_graphs(folder: Path) -> bool:
 
 
 def open_stored(target: Path, precision: str = "int8") -> Stored:
-    """The graph of a run folder, or of a .tflite file that lies beside its graph.
+    """The graph of a run folder, of a graph file, or of a .tflite file that lies beside its graph.
 
     Args:
-        target: a run folder of `compress`, or a .tflite file in one.
+        target: a run folder of `compress`, or a graph-*.npz or .tflite file in one.
         precision: one of `DTYPES`, for a folder; a file says its own.
 
     Raises:
@@ -58,7 +62,7 @@ def open_stored(target: Path, precision: str = "int8") -> Stored:
         ModelFileError: a damaged file, or one that was not written from the graph beside it.
     """
     if target.is_file():
-        return _of_file(target)
+        return _read(target) if target.suffix == ".npz" else _of_file(target)
     if not target.is_dir():
         raise InputError(f"{target}: no such run folder or .tflite file")
     stored = read_graph(target, precision)
@@ -76,16 +80,24 @@ def read_graph(folder: Path, precision: str) -> Stored:
     path = folder / GRAPH_FILE.format(precision)
     if precision == "int16x8" and not path.is_file():
         return _in_16_bits(read_graph(folder, "fp32"))
+    stored = _read(path)
+    if stored.precision != precision:
+        raise ModelFileError(f"{path}: holds a graph of another precision; compress again")
+    return stored
+
+
+def _read(path: Path) -> Stored:
     try:
         data = path.read_bytes()
     except OSError:
-        raise InputError(f"{folder}: no {path.name} here; run `tinyasc compress`, which writes it") from None
+        raise InputError(f"{path.parent}: no {path.name} here; run `tinyasc compress`, which writes it") from None
     graph, bundle = load_graph(data, str(path))
-    if graph.tensors[graph.input].dtype != DTYPES[precision]:
+    found = [p for p, dtype in DTYPES.items() if dtype == graph.tensors[graph.input].dtype]
+    if not found:
         raise ModelFileError(f"{path}: holds a graph of another precision; compress again")
     if bundle is None:
         raise ModelFileError(f"{path}: holds no labels and no front end; compress again")
-    return Stored(path, precision, graph, bundle, None)
+    return Stored(path, found[0], graph, bundle, None)
 
 
 def _in_16_bits(stored: Stored) -> Stored:
@@ -112,6 +124,8 @@ def read_ranges(folder: Path) -> Ranges:
 
 
 def _of_file(file: Path) -> Stored:
+    from tinyasc_export.tflite import to_tflite  # the writer's packages; a graph needs none of them
+
     data = file.read_bytes()
     bundle = read_tflite_bundle(data, str(file))
     if bundle is None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tinyasc.compress import boards
-from tinyasc.compress.boards import Board, load_board, shipped_boards
-from tinyasc.errors import InputError
+from tinyasc_export.errors import InputError
+from tinyasc_firmware_sim import boards
+from tinyasc_firmware_sim.boards import Board, load_board, shipped_boards
 
 KB = 1024
 
@@ -78,6 +78,20 @@ FACTS = {
         "Cortex-M33F", 4096 * KB, ((512 * KB, 4 * KB, 4 * KB),),
         (f"{PICO}/rp2_common/pico_crt0/rp2350/memmap_default.ld", f"{PICO}/boards/include/boards/pico2.h"),
     ),
+    "nucleo-f207zg": Fact("Cortex-M3", 1024 * KB, ((128 * KB,),), (f"{DTS}/st/f2/stm32f207Xg.dtsi",)),
+    "mps3-an547": Fact(
+        "Cortex-M55", 512 * KB, ((512 * KB,),),
+        ("zephyrproject-rtos/zephyr: boards/arm/mps3/mps3_corstone300_an547.dts",),
+    ),
+    "esp32-c3-devkitm-1": Fact(
+        "RV32IMC", 4096 * KB,
+        # Below the second-stage bootloader; from it to the end of the 400 KB.
+        ((0x3FCD0000 - 0x3FC80000,), (0x3FC7C000 + 400 * KB - 0x3FCD0000,)),
+        (
+            "espressif/esp-idf: components/esp_system/ld/esp32c3/memory.ld.in",
+            "zephyrproject-rtos/zephyr: dts/riscv/espressif/esp32c3/esp32c3_common.dtsi",
+        ),
+    ),
     "esp32-s3-devkitc-1": Fact(
         "Xtensa LX7", 8192 * KB,
         # Below the second-stage bootloader; from it to the end of D/IRAM; what a data cache of 32 KB leaves of 64 KB.
@@ -95,6 +109,51 @@ def test_the_shipped_boards_hold_what_public_files_say():
     found = {b.key: (b.core, b.flash_bytes, b.ram_bytes, b.block_bytes) for b in shipped_boards()}
     pieces = {key: [sum(piece) for piece in fact.ram] for key, fact in FACTS.items()}
     assert found == {key: (f.core, f.flash, sum(pieces[key]), max(pieces[key])) for key, f in FACTS.items()}
+
+
+# Clock in MHz, unit of floating point, first bytes of flash and of the largest RAM, as read in the files that boards
+# name (Zephyr's boards/*/doc/index.rst and devicetrees, vendors' linker scripts).
+PROCESSORS = {
+    "arduino-nano-33-ble-sense": (64, "fpv4-sp-d16", 0x10200, 0x20000000),
+    "b-l475e-iot01a": (80, "fpv4-sp-d16", 0x08000000, 0x20000000),
+    "nucleo-l476rg": (80, "fpv4-sp-d16", 0x08000000, 0x20000000),
+    "nucleo-f446re": (180, "fpv4-sp-d16", 0x08000000, 0x20000000),
+    "nucleo-l4r5zi": (120, "fpv4-sp-d16", 0x08000000, 0x20000000),
+    "stm32f746g-disco": (216, "fpv5-sp-d16", 0x08000000, 0x20000000),
+    "nucleo-u575zi-q": (160, "fpv5-sp-d16", 0x08000000, 0x20000000),
+    "nucleo-h743zi2": (480, "fpv5-d16", 0x08000000, 0x24000000),
+    "nrf5340-dk": (128, "fpv5-sp-d16", 0x00000000, 0x20000000),
+    "raspberry-pi-pico": (133, "none", 0x10000000, 0x20000000),
+    "raspberry-pi-pico-2": (150, "fpv5-sp-d16", 0x10000000, 0x20000000),
+    "nucleo-f207zg": (120, "none", 0x08000000, 0x20000000),
+    "mps3-an547": (25, "fpv5-sp-d16", 0x00000000, 0x20000000),
+    "esp32-c3-devkitm-1": (160, "none", 0x42000000, 0x3FC80000),
+    "esp32-s3-devkitc-1": None,
+}
+
+
+def test_the_processors_are_what_public_files_say():
+    found = {
+        b.key: b.processor
+        and (b.processor.clock_hz / 1e6, b.processor.fpu, b.processor.flash_origin, b.processor.ram_origin)
+        for b in shipped_boards()
+    }
+    assert found == PROCESSORS
+    for board in shipped_boards():
+        # An F in the core's name is a unit of floating point.
+        if board.processor is not None and board.core.startswith("Cortex-M") and board.core != "Cortex-M55":
+            assert (board.processor.fpu != "none") == board.core.endswith("F")
+
+
+@pytest.mark.parametrize("chip", ["stm32l4r5", "STM32L4R5ZI", "rp2040", "rp2350", "esp32-c3", "nrf52840", "stm32h743"])
+def test_a_board_is_found_by_its_chip(chip):
+    board = load_board(chip)
+    assert board.processor is not None and board.processor.chip.lower().startswith(chip.lower())
+
+
+def test_a_chip_of_several_boards_is_refused():
+    with pytest.raises(InputError, match="nucleo-l4r5zi"):
+        load_board("stm32l4")
 
 
 @pytest.mark.parametrize("key", FACTS)
@@ -131,7 +190,7 @@ GOOD = "name: B\ncore: C\nflash_bytes: 1\nram_bytes: 2\nsource: S\n"
 )
 def test_damaged_boards(tmp_path, monkeypatch, text):
     (tmp_path / "boards").mkdir()
-    monkeypatch.setattr(boards, "configs_folder", lambda: tmp_path)
+    monkeypatch.setattr(boards, "boards_folder", lambda: tmp_path / "boards")
     file = tmp_path / "boards/b.yaml"
     file.write_text(GOOD)
     assert load_board("b") == Board(key="b", name="B", core="C", flash_bytes=1, ram_bytes=2, source="S")

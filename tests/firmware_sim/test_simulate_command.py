@@ -1,0 +1,120 @@
+"""`tinyasc simulate` and `tinyasc boards`, as they are typed."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+from emulated import need_qemu
+from small_nets import integer_graph
+
+from tinyasc.cli.main import cli
+from tinyasc.frontend import FrontEnd, features
+from tinyasc_export.bundle import Bundle
+from tinyasc_export.drift import quantize_input
+from tinyasc_export.graphfile import save_graph
+from tinyasc_export.reference import run_all
+from tinyasc_firmware_sim import net, shipped_boards
+
+RATE = 8000
+FRONT_END = FrontEnd(
+    sample_rate=RATE, clip_samples=4096, n_fft=512, win_length=512, hop_length=256, n_mels=12, fmax=4000
+).with_normalization(np.full(12, 0.05), np.full(12, 2.0))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return integer_graph(frames=FRONT_END.n_frames())
+
+
+@pytest.fixture(scope="module")
+def model(graph, tmp_path_factory):
+    file = tmp_path_factory.mktemp("run") / "graph-int8.npz"
+    labels = tuple("abcde")
+    file.write_bytes(save_graph(graph, Bundle(labels, FRONT_END.to_dict(), {"precision": "int8"})))
+    return file
+
+
+def invoke(*args):
+    result = CliRunner().invoke(cli, [str(a) for a in args])
+    print(result.output, result.stderr)
+    return result
+
+
+def test_a_clip_on_a_board(model, graph, tmp_path, monkeypatch):
+    clip = tmp_path / "clip.wav"
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, FRONT_END.clip_samples).astype(np.float32)
+    soundfile.write(clip, samples, RATE, subtype="FLOAT")
+    seen = []
+    original = net.run
+    monkeypatch.setattr(net, "run", lambda image, **o: seen.append((o["files"], r := original(image, **o))) or r)
+    result = invoke("simulate", model, clip, "--board", "stm32l4r5", "--json")
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    # The program was given the clip's features, and what it handed over last are their logits.
+    x = quantize_input(graph, features(samples, FRONT_END).transpose(1, 2, 0)[None])
+    ((files, run),) = seen
+    assert files["input"] == x.tobytes()
+    assert run.files[f"output{len(graph.ops) - 1}"] == run_all(graph, x)[graph.output].tobytes()
+    assert said["equals_reference"] and said["board"] == "nucleo-l4r5zi" and said["counted"]["instructions"] > 0
+    assert said["estimated"]["band"] == 0.3 and said["estimated"]["real_time"] == "yes"
+    assert said["estimated"]["clip_seconds"] == 4096 / RATE
+    assert said["estimated"]["seconds"] == pytest.approx(said["estimated"]["cycles"] / 120e6, rel=1e-5)
+    assert len(said["operators"]) == len(graph.ops) and all(op["equal"] for op in said["operators"])
+    assert sum(op["instructions"] for op in said["operators"]) == said["counted"]["instructions"]
+    assert "numpy front end" in result.stderr
+
+
+def test_the_tables(model):
+    result = invoke("simulate", model, "--board", "raspberry-pi-pico")
+    assert result.exit_code == 0 and "input: random" in result.stderr
+    for words in ("equal to the numpy reference", "est. +-50%", "instructions, counted", "RAM: arena", "real time"):
+        assert words in result.stdout
+    assert "DIFFER" not in result.stdout
+
+
+def test_a_bit_that_differs_is_an_error(model, monkeypatch):
+    monkeypatch.setattr(net, "_unequal", lambda *_: {3})
+    result = invoke("simulate", model, "--board", "raspberry-pi-pico")
+    assert result.exit_code == 1 and "DIFFERS" in result.stdout
+    assert "differ from the numpy reference on raspberry-pi-pico" in result.stderr
+
+
+@pytest.mark.slow
+def test_every_board(model):
+    need_qemu("mps3-an547")
+    result = invoke("simulate", model, "--board", "all", "--json")
+    said = {row["board"]: row for row in json.loads(result.stdout)}
+    assert result.exit_code == 0 and set(said) == {b.key for b in shipped_boards()}
+    assert {key for key, row in said.items() if "error" in row} == {"esp32-s3-devkitc-1"}
+    assert all(row.get("equals_reference", True) for row in said.values())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--board", "stm32l4"), "several bear such a chip"),
+        (("--board", "zx81"), "is unknown"),
+        (("--board", "esp32-s3-devkitc-1"), "no compiler and emulator"),
+        (("missing.wav", "--board", "stm32l4r5"), "missing.wav"),
+    ],
+)
+def test_bad_arguments_are_one_line(model, args, words):
+    result = invoke("simulate", model, *args)
+    assert result.exit_code == 2 and words in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    result = invoke("simulate", tmp_path / "none", "--board", "stm32l4r5")
+    assert result.exit_code == 2 and "no such run folder" in result.stderr
+
+
+def test_boards():
+    result = invoke("boards")
+    assert result.exit_code == 0
+    assert all(board.key in result.stdout for board in shipped_boards())
+    rows = {row["key"]: row for row in json.loads(invoke("boards", "--json").stdout)}
+    assert "unicorn" in rows["nucleo-l4r5zi"]["emulated"] and "nothing" in rows["esp32-s3-devkitc-1"]["emulated"]
+    assert all(row["source"] for row in rows.values())
