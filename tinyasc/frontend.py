@@ -22,6 +22,8 @@ MEL_SCALES = ("slaney", "htk")
 ARITHMETICS = ("reference",)
 # Older records lack these fields; they mean their defaults.
 ADDED_FIELDS = ("pre_emphasis", "stereo", "log", "deltas")
+# Of one record, far beyond any in use: a damaged one must not ask for all the memory there is.
+MAX_RATE, MAX_N_FFT, MAX_N_MELS, MAX_CLIP_SAMPLES, MAX_SPECTRUM = 10**6, 1 << 16, 1 << 10, 1 << 25, 1 << 25
 # Frames of context that one order of deltas takes, half on either side.
 DELTA_FRAMES = 4
 
@@ -101,10 +103,23 @@ class FrontEnd:
             (self.amin > 0, "amin must be positive", self.amin),
             (0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 excluded", self.pre_emphasis),
             (self.deltas in (0, 1, 2), "deltas must be 0, 1 or 2", self.deltas),
+            (self.sample_rate <= MAX_RATE, f"sample_rate must be at most {MAX_RATE}", self.sample_rate),
+            (self.n_fft <= MAX_N_FFT, f"n_fft must be at most {MAX_N_FFT}", self.n_fft),
+            (self.n_mels <= MAX_N_MELS, f"n_mels must be at most {MAX_N_MELS}", self.n_mels),
+            (
+                self.clip_samples <= MAX_CLIP_SAMPLES,
+                f"clip_samples must be at most {MAX_CLIP_SAMPLES}",
+                self.clip_samples,
+            ),
         )
         for holds, rule, value in rules:
             if not holds:
                 raise InputError(f"front end: {rule}, got {value}")
+        if self.n_frames() * self.n_fft > MAX_SPECTRUM:
+            raise InputError(
+                f"front end: a clip of {self.n_frames()} frames of {self.n_fft} samples is more than {MAX_SPECTRUM} "
+                "values; take a longer hop or shorter clips"
+            )
         values = self.channels * self.n_mels
         for name in ("band_scale", "band_offset"):
             if len(getattr(self, name)) not in (0, values):

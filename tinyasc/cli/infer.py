@@ -14,8 +14,8 @@ import click
 
 from tinyasc.audio import read_audio
 from tinyasc.errors import InputError
-from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.find import default_model
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import Model, Prediction, load
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -72,11 +72,11 @@ def command(
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
       tinyasc infer --json recordings/ > scenes.jsonl
     """  # noqa: D301 (click reads the backspace)
+    ctx.with_resource(quiet_stderr())
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
-    with quiet_stderr():
-        model = load(model_path, exact=exact)
+    model = load(model_path, exact=exact)
     failed = False
     for clip in clips:
         try:
