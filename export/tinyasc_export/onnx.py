@@ -81,7 +81,7 @@ def read_onnx_bundle(data: bytes, where: str) -> Bundle | None:
 def _written(model: onnx.ModelProto, bundle: Bundle | None) -> bytes:
     """The checked model as bytes, sealed where it carries a bundle."""
     if bundle is not None:
-        helper.set_model_props(model, {METADATA_KEY: bundle.to_json(), SEAL_KEY: UNSEALED})
+        helper.set_model_props(model, {SEAL_KEY: UNSEALED, METADATA_KEY: bundle.to_json()})
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString(deterministic=True)
     return data if bundle is None else seal(data)

@@ -27,6 +27,7 @@ _WEIGHTS = {
     UINT8: (UINT8, (INT32,)),
     INT16: (INT8, (INT64, INT32)),
 }
+MAX_WINDOW = 1 << 16  # taps and what lies between them; the kernels compute paddings in 32 bits
 _ADD_SHIFT = {INT8: 20, UINT8: 20, INT16: 15}
 
 
@@ -149,8 +150,8 @@ def _window(call: Call, kernel: tuple[int, int], dilation: tuple[int, int] = (1,
         call.need(min(taps, stride, step) >= 1, f"has a kernel of {taps}, a stride of {stride}, a dilation of {step}")
         span = (taps - 1) * step + 1
         same = o.get("padding", 0) == _SAME
-        # A window of SAME may hang over; one that is larger than the map and its stride never comes from a model.
-        call.need(span <= size or (same and span <= 2 * size + 1), f"has a window of {span} on a side of {size}")
+        # A window of SAME may hang over, on both sides.
+        call.need(span <= (MAX_WINDOW if same else size), f"has a window of {span} on a side of {size}")
         sides.append(-(-size // stride) if same else (size - span) // stride + 1)
     call.need(o.get("padding", 0) in (0, 1), "has a padding that is not known")
     return tuple(sides)
