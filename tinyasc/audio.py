@@ -262,9 +262,14 @@ def _resample(path: str | Path, samples: np.ndarray, from_rate: int, to_rate: in
     import soxr
 
     try:
-        return soxr.resample(samples, from_rate, to_rate, quality="HQ")
+        resampled = soxr.resample(samples, from_rate, to_rate, quality="HQ")
     except (ValueError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})") from None
+    if len(resampled) == 0:
+        raise InputError(
+            f"{path}: too short, {len(samples)} samples at {from_rate} Hz are not one at {to_rate} Hz; record it longer"
+        )
+    return resampled
 
 
 def _reason(error: BaseException) -> str:

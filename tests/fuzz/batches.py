@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,20 @@ def run_cases(what: str, first: int, count: int, folder: Path, *, size: int = 10
     return problems, codes
 
 
-if __name__ == "__main__":
-    import tempfile
+def main(what: str, first: int, count: int) -> None:
+    """Runs cases and prints what they break: `python tests/fuzz/batches.py model 0 5000`."""
+    total: Counter[str] = Counter()
+    broken = 0
+    for start in range(first, first + count, 500):
+        with tempfile.TemporaryDirectory() as place:
+            found, codes = run_cases(what, start, min(500, first + count - start), Path(place))
+        total.update(codes)
+        broken += len(found)
+        for problem in found:
+            print(problem["case"], problem.get("how"), problem["problem"], sep="\n  ")
+        print(f"{start} on: {sum(total.values())} cases ended, {broken} problems", flush=True)
+    print(json.dumps(dict(sorted(total.items())), indent=1))
 
-    with tempfile.TemporaryDirectory() as place:
-        found, counted = run_cases(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(place))
-    for problem in found:
-        print(problem.get("case"), problem.get("how"), problem["problem"], sep="\n  ")
-    print(json.dumps(dict(counted), indent=1))
-    print(len(found), "problems")
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features, fit_length
-from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
+from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend, check_model_path, unreadable
 from tinyasc.infer.tta import copies
 
 
@@ -175,12 +175,12 @@ def load(path: Path | str, *, exact: bool = False) -> Model:
         TinyascError: its runtime is not installed.
     """
     path = Path(path)
+    check_model_path(path)
     try:
         with path.open("rb") as file:
             head = file.read(8)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelFileError(f"{path}: cannot read this model file: {reason}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     # A runtime is imported when its kind of file comes: the other one may not even be installed.
     if head[4:8] == TFLITE_IDENTIFIER:
         from tinyasc.infer.backends.litert_backend import LiteRtBackend
