@@ -16,15 +16,19 @@ SECONDS = 20.0  # for one case; a machine under load is slow
 MEGABYTES = 1000
 
 
-def run_cases(what: str, first: int, count: int, folder: Path, *, size: int = 1000) -> tuple[list[Any], Counter[str]]:
+def run_cases(
+    what: str, first: int, count: int, folder: Path, *, size: int = 1000, seconds: float = SECONDS, mb: int = MEGABYTES
+) -> tuple[list[Any], Counter[str]]:
     """Problems and exit codes of `count` cases from number `first` on.
 
     Args:
-        what: "sound" or "model".
+        what: "sound" or "model"; "harm" for the tests of this.
         first: number of the first case.
         count: of cases.
         folder: to work in.
         size: cases of one process.
+        seconds: that a case may take.
+        mb: that a case may add to the process.
     """
     problems: list[Any] = []
     codes: Counter[str] = Counter()
@@ -33,9 +37,9 @@ def run_cases(what: str, first: int, count: int, folder: Path, *, size: int = 10
     number, end = first, first + count
     while number < end:
         many = min(size, end - number)
-        limits = [str(number), str(many), str(folder), str(SECONDS), str(MEGABYTES)]
+        limits = [str(number), str(many), str(folder), str(seconds), str(mb)]
         child = [sys.executable, str(Path(__file__).parent / "child.py"), what, *limits]
-        done = subprocess.run(child, capture_output=True, env=environment, timeout=SECONDS * many)
+        done = subprocess.run(child, capture_output=True, env=environment, timeout=SECONDS * (many + 3))
         for line in done.stdout.splitlines():
             record = json.loads(line)
             codes.update(record.get("codes", {}))

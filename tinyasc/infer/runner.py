@@ -71,9 +71,8 @@ class Model:
                 f"{len(self.labels)} labels; export the model again"
             )
         temperature = self.card.get("temperature", 1)
-        number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-        if not number or not (math.isfinite(temperature) and temperature > 0):
-            raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
+        if not _positive(temperature):
+            raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r:.60}")
         self.temperature = float(temperature)
         self.log_weights = self._log_weights()
 
@@ -133,8 +132,7 @@ class Model:
     def _log_weights(self) -> np.ndarray:
         stated = self.card.get("decision_weights", {})
         for label, weight in stated.items() if isinstance(stated, dict) else [(None, stated)]:
-            number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if label not in self.labels or not number or not (math.isfinite(weight) and weight > 0):
+            if label not in self.labels or not _positive(weight):
                 raise ModelFileError(
                     f"{self.where}: its card's decision_weights must be positive numbers by label, got {stated!r:.60}"
                 )
@@ -193,6 +191,16 @@ def load(path: Path | str, *, exact: bool = False) -> Model:
     raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
 
 
+def _positive(value: object) -> bool:
+    """Whether a value of a card is a number above zero that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value) and value > 0
+    except OverflowError:  # an integer of more than 308 digits
+        return False
+
+
 def _x(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
@@ -200,7 +208,8 @@ def _x(shape: tuple[int, ...]) -> str:
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax over the last axis of logits / temperature, in float64."""
     below = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    powers = np.exp(below / temperature)
+    with np.errstate(over="ignore"):  # a tiny temperature: the rest is infinitely less likely
+        powers = np.exp(below / temperature)
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
