@@ -21,7 +21,7 @@ def test_damaged_files_are_answered_or_refused(tmp_path, what):
     assert problems == []
     assert codes.total() == SHORT[what]
     # Both happen: a damage that is always refused, or never, would test one half alone.
-    assert min(sum(n for name, n in codes.items() if name.endswith(end)) for end in (" 0", " 2")) > 10
+    assert min(sum(n for name, n in codes.items() if name.endswith(end)) for end in (" 0", " 2")) >= 5
 
 
 @pytest.mark.slow
