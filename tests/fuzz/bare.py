@@ -1,7 +1,9 @@
-"""What LiteRT alone makes of damaged .tflite files that nothing checked: `python tests/fuzz/bare.py FIRST COUNT`.
+"""What LiteRT alone makes of damaged .tflite files that nothing checked.
 
-Each case runs in a process of its own. Printed are how the processes ended and, of the files that the checks refuse,
-how many would have ended so.
+python tests/fuzz/bare.py rules         # every broken rule of tests/export/test_tflite_check.py
+python tests/fuzz/bare.py FIRST COUNT   # the .tflite files among these cases, and whether the checks refuse them
+
+Each file is run in a process of its own; printed is how that ended.
 """
 
 import os
@@ -50,6 +52,14 @@ def _run(data: bytes) -> int:
     return 0
 
 
+def rules() -> None:
+    """How each file ends that breaks one rule, all of which the checks refuse."""
+    from test_tflite_check import BROKEN, changed
+
+    for name, (change, _) in BROKEN.items():
+        print(f"{name}: {ending(changed(change))}", flush=True)
+
+
 def main(first: int, count: int) -> None:
     """Counts endings of the .tflite cases among these numbers."""
     endings: Counter[str] = Counter()
@@ -69,4 +79,4 @@ def main(first: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    rules() if sys.argv[1] == "rules" else main(int(sys.argv[1]), int(sys.argv[2]))
