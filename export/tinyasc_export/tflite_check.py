@@ -17,7 +17,8 @@ import numpy as np
 from tinyasc_export.errors import ModelFileError
 from tinyasc_export.flatbuffer import DamagedError, read_flatbuffer
 from tinyasc_export.seal import check_seal
-from tinyasc_export.tflite_check_operators import RULES, Operand, RefusedError, integral
+from tinyasc_export.tflite_check_call import Operand, RefusedError, integral
+from tinyasc_export.tflite_check_operators import RULES
 from tinyasc_export.tflite_metadata import IDENTIFIER
 from tinyasc_export.tflite_schema import BYTES, INT8, INT16, NAMES, OPTIONS, SCHEMA, UINT8
 

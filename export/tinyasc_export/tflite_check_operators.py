@@ -6,20 +6,18 @@ aborting the process, or divide by, is refused here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tinyasc_export.tflite_check_call import Call, Operand, RefusedError, Shape, integral
 from tinyasc_export.tflite_schema import FLOAT16, FLOAT32, INT8, INT16, INT32, INT64, NAMES, OPTIONS, UINT8
 
-Shape = tuple[int, ...]
 _TABLE_NUMBERS = {table: number for number, table in OPTIONS.items()}
 _ACTIVATIONS = (0, 1, 2, 3)  # none, relu, relu-1-to-1, relu6
 _SAME = 0
-_VALUES = (FLOAT32, INT8, UINT8, INT16)
 # Type of an activation -> types of the weights and of the bias beside it.
 _WEIGHTS = {
     FLOAT32: (FLOAT32, (FLOAT32,)),
@@ -29,76 +27,6 @@ _WEIGHTS = {
 }
 MAX_WINDOW = 1 << 16  # taps and what lies between them; the kernels compute paddings in 32 bits
 _ADD_SHIFT = {INT8: 20, UINT8: 20, INT16: 15}
-
-
-class RefusedError(Exception):
-    """A file that can be read and breaks a rule."""
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor as operators see it; `values` are the little-endian bytes of a constant, uint8."""
-
-    where: str
-    shape: Shape
-    kind: int
-    values: np.ndarray | None
-    scale: np.ndarray
-    zero_point: np.ndarray
-    axis: int
-
-    @property
-    def size(self) -> int:
-        """Count of its elements."""
-        return math.prod(self.shape)
-
-
-def integral(kind: int) -> bool:
-    """Whether a type holds integers."""
-    return kind not in (FLOAT32, FLOAT16)
-
-
-@dataclass
-class Call:
-    """One operator of the file: its tensors, its options, and its place for the error line."""
-
-    where: str
-    inputs: list[Operand | None]
-    output: Operand
-    options: dict[str, Any]
-    steps: int = field(default=0)
-
-    def __getitem__(self, index: int) -> Operand:
-        operand = self.inputs[index]
-        if operand is None:
-            self.refuse(f"lacks input {index}")
-        return operand  # pyright: ignore[reportReturnType]
-
-    def refuse(self, why: str) -> None:
-        """Raises RefusedError with the operator's name."""
-        raise RefusedError(f"{self.where} {why}")
-
-    def need(self, true: Any, why: str) -> None:
-        """Refuses with `why` unless `true`."""
-        if not true:
-            self.refuse(why)
-
-    def numbers(self, index: int) -> list[int]:
-        """The whole numbers of a constant operand."""
-        t = self[index]
-        self.need(t.values is not None and t.kind in (INT32, INT64), f"takes {t.where}, no constant of whole numbers")
-        assert t.values is not None
-        return t.values.view("<i4" if t.kind == INT32 else "<i8").tolist()
-
-    def same_types(self, count: int) -> None:
-        """The first `count` inputs and the output are of one type of activations, each with one scale if integral."""
-        for t in [*(self[i] for i in range(count)), self.output]:
-            self.need(t.kind == self.output.kind and t.kind in _VALUES, f"has {t.where} in {NAMES[t.kind]}")
-            self.one_scale(t)
-
-    def one_scale(self, t: Operand) -> None:
-        """Refuses integers without a scale of their own."""
-        self.need(not integral(t.kind) or len(t.scale) == len(t.zero_point) == 1, f"has {t.where} without one scale")
 
 
 @dataclass(frozen=True)
