@@ -111,7 +111,7 @@ def _conv(call: Call) -> Shape:
     call.need(len(x) == len(w) == 4 and x[3] == w[3], f"has the shapes {x} and {w}")
     _weights(call, w[0], 0)
     call.steps *= w[1] * w[2] * w[3]
-    return (x[0], *_window(call, w[1:3], (o.get("dilation_h", 1), o.get("dilation_w", 1))), w[0])
+    return (x[0], *_window(call, (w[1], w[2]), (o.get("dilation_h", 1), o.get("dilation_w", 1))), w[0])
 
 
 def _depthwise(call: Call) -> Shape:
@@ -120,17 +120,17 @@ def _depthwise(call: Call) -> Shape:
     call.need(x[3] * o.get("depth_multiplier", 0) == w[3], f"has {w[3]} channels of {x[3]}")
     _weights(call, w[3], 3)
     call.steps *= w[1] * w[2]
-    return (x[0], *_window(call, w[1:3], (o.get("dilation_h", 1), o.get("dilation_w", 1))), w[3])
+    return (x[0], *_window(call, (w[1], w[2]), (o.get("dilation_h", 1), o.get("dilation_w", 1))), w[3])
 
 
 def _fully_connected(call: Call) -> Shape:
     x, w, o = call[0], call[1].shape, call.options
-    call.need(len(w) == 2 and len(x.shape) >= 1 and x.size % w[1] == 0, f"has the shapes {x.shape} and {w}")
+    call.need(len(w) == 2 and x.shape != () and x.size % w[1] == 0, f"has the shapes {x.shape} and {w}")
     call.need(o.get("weights_format", 0) == 0, "has shuffled weights")
     _weights(call, w[0], 0)
     call.steps *= w[1]
     if o.get("keep_num_dims", 0):
-        call.need(x.shape[-1] == w[1], f"has the shapes {x.shape} and {w}")
+        call.need(x.shape[-1:] == w[1:], f"has the shapes {x.shape} and {w}")
         return (*x.shape[:-1], w[0])
     return (x.size // w[1], w[0])
 
