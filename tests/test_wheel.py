@@ -153,7 +153,7 @@ def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {f"{p}/{f.relative_to(d).as_posix()}" for p, d in PACKAGES.items() for f in d.rglob("*.py")}
     expected |= {f"tinyasc/configs/{f.relative_to(ROOT / 'configs').as_posix()}" for f in ROOT.glob("configs/*/*.yaml")}
-    expected |= {f.relative_to(ROOT).as_posix() for f in (ROOT / "tinyasc/infer/bundled").glob("*.tflite")}
+    expected |= {f.relative_to(ROOT).as_posix() for f in (ROOT / "tinyasc/infer/bundled").iterdir()}
     assert expected <= names
     assert not {n for n in names - expected if not n.startswith("tinyasc/configs/") and not n.endswith("py.typed")}
 

@@ -173,3 +173,8 @@ def test_what_is_refused_says_why_and_leaves_nothing(folder, tmp_path):
         assert words in result.stderr.splitlines()[-1] and not run.exists()
     other = compressed("runs/pruned", "--narrow", "magnitude", code=2)
     assert "holds another compression" in other.stderr.splitlines()[-1]
+
+
+def test_auto_leaves_out_families_that_cannot_be_pruned(folder):
+    shown = tinyasc("compress", "--family", "auto", "--budget", "128KB", "--narrow", "magnitude", "--dry-run").stderr
+    assert "students: amfm, bc_resnet, cp_mobile, pooled_cnn, sepconv_ca (--family auto)" in shown

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 OWN_NETWORK, READ_A_GRAPH = "your-own-network.md", "read-a-graph.md"
-COMMANDS_ALONE = ("data.md", "explain.md", "read-a-report.md", "train-on-many-machines.md")
+COMMANDS_ALONE = ("data.md", "explain.md", "listen.md", "read-a-report.md", "train-on-many-machines.md")
 RECIPES_ALONE = "training-recipes.md"  # read by tests/training/test_recipe.py
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Probabilities and their bars depend on the machine a little, as training does.

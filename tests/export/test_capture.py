@@ -54,6 +54,7 @@ STUDENTS = [
     ("amfm", {"channels_multiplier": 0.25, "hidden": 7}, (33, 19)),
     ("pooled_cnn", {}, (64, 30)),
     ("pooled_cnn", {"base_channels": 3, "kernel": 5}, (33, 21)),
+    ("pooled_cnn", {"base_channels": 3, "first_stride": [1, 4]}, (33, 83)),
     ("cp_mobile", {}, (64, 30)),
     ("cp_mobile", {"base_channels": 8, "strides": 2024}, (33, 21)),
     ("cp_mobile", {"base_channels": 16, "strides": 2024, "grn": False}, (128, 65)),

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("tinyasc.cli.train:command", "Train a model; without arguments on synthetic scenes."),
     "compress": ("tinyasc.cli.compress:command", "Make a trained model fit a budget, and write its files."),
     "infer": ("tinyasc.cli.infer:command", "Name the scene of audio clips."),
+    "listen": ("tinyasc.cli.listen:command", "Name the scene of a microphone or a pipe, on and on."),
     "evaluate": ("tinyasc.cli.evaluate:command", "Measure a model on a test set."),
     "explain": ("tinyasc.cli.explain:command", "Draw where in time and frequency a trained model looks."),
     "profile": ("tinyasc.cli.profile:command", "Count a model operator by operator, and hold it against every rule."),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tinyasc.compress.boards import shipped_boards
+from tinyasc.compress.channels import NARROWABLE
 from tinyasc.compress.costs import STACK_BYTES
 from tinyasc.compress.estimate import Estimate
 from tinyasc.compress.pipeline import Planned
@@ -24,7 +25,7 @@ STUDENTS = "students/"
 def student_recipes(
     teacher: Trained, student: str | None, family: str | None, overrides: Sequence[str], *, fast: bool
 ) -> list[Recipe]:
-    """The recipes that a student is chosen from: one, or with `auto` one of every family.
+    """The recipes that a student is chosen from: one, or with `auto` one of every family (that can be pruned).
 
     Without a family, or with that of the named recipe, the recipe is `student` or what the teacher names; another
     family's is the one that is shipped.
@@ -39,8 +40,10 @@ def student_recipes(
     if family == "auto":
         if student is not None:
             raise InputError("--family auto takes every family's shipped recipe; leave --student out")
-        click.echo(f"students: {', '.join(families)} (--family auto)", err=True)
-        return [load_recipe(STUDENTS + name, overrides, fast=fast) for name in families]
+        recipes = [load_recipe(STUDENTS + name, overrides, fast=fast) for name in families]
+        recipes = [recipe for recipe in recipes if recipe.narrow is None or recipe.family in NARROWABLE]
+        click.echo(f"students: {', '.join(recipe.family for recipe in recipes)} (--family auto)", err=True)
+        return recipes
     if family is not None and family not in families:
         raise InputError(f"--family {family}: no student family; choose one of: {', '.join(families)}, auto")
     name = student or teacher.recipe.student

@@ -29,9 +29,10 @@ class MFM(nn.Module):
         kernel_size: int | tuple[int, int] = 1,
         *,
         padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] = 1,
     ) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(in_channels, 2 * channels, kernel_size, padding=padding)
+        self.layer = nn.Conv2d(in_channels, 2 * channels, kernel_size, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """The larger half, value by value."""
@@ -118,6 +119,7 @@ def conv_unit(
     kernel_size: int | tuple[int, int] = 1,
     *,
     padding: int | tuple[int, int] = 0,
+    stride: int | tuple[int, int] = 1,
 ) -> nn.Module:
     """What stands where the AMFM system has an MFM: one, or a convolution to `channels` and an activation. [ours]
 
@@ -125,8 +127,8 @@ def conv_unit(
     parameters. The slope of the leaky ReLU is torch's 0.01.
     """
     if "mfm" in kind:
-        return MFM(in_channels, channels, kernel_size, padding=padding)
-    return nn.Sequential(nn.Conv2d(in_channels, channels, kernel_size, padding=padding), _activation(kind))
+        return MFM(in_channels, channels, kernel_size, padding=padding, stride=stride)
+    return nn.Sequential(nn.Conv2d(in_channels, channels, kernel_size, stride, padding), _activation(kind))
 
 
 def linear_unit(kind: str, in_features: int, features: int) -> nn.Module:

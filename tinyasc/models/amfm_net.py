@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from tinyasc.errors import InputError
 from tinyasc.models.amfm_blocks import WIDTHS, build_block, conv_unit, linear_unit, round_to_four
+from tinyasc.models.first import first_convolution
 
+PADDING = (1, 7)
 SCHEMES = ("none", "conventional", "extended", "sequential_groups_first", "sequential_scenes_first")
 
 
@@ -84,7 +86,8 @@ class AMFMNet(nn.Module):
             first layer and of the hidden layers included: 190,854 parameters of `relu` in the scheme `none`. [ours]
         channels_multiplier: of the widths 32/48/64/32/16, rounded to multiples of 4.
         hidden: width of the last hidden layers.
-        dropout: before them.
+        first_stride: of the first layer, in frequency and time; 1 in the paper.
+        dropout: before the last hidden layers.
         in_channels: of the features.
 
     Shape: (batch, in_channels, n_mels, n_frames) -> (batch, n_classes).
@@ -105,6 +108,7 @@ class AMFMNet(nn.Module):
         block: str = "amfm",
         channels_multiplier: float = 1.0,
         hidden: int = 100,
+        first_stride: Sequence[int] = (1, 1),
         dropout: float = 0.5,
         in_channels: int = 1,
     ) -> None:
@@ -118,9 +122,10 @@ class AMFMNet(nn.Module):
         if joint_prediction and scheme == "none":
             raise InputError("amfm_net: joint_prediction needs a head for groups; choose another scheme than none")
         a, b, c, d, e = (round_to_four(width * channels_multiplier) for width in WIDTHS)
+        first, stride = first_convolution("amfm_net", (7, 3), first_stride)
         self.trunk = nn.Sequential(
             # Padded as in the released code, which may have meant (3, 1).
-            conv_unit(block, in_channels, a, (7, 3), padding=(1, 7)),
+            conv_unit(block, in_channels, a, first, padding=PADDING, stride=stride),
             halving(),
             build_block(block, a, b),
             halving(),
@@ -131,7 +136,11 @@ class AMFMNet(nn.Module):
             nn.BatchNorm2d(d),
             halving(),
         )
-        size = n_mels - 4, n_frames + 12
+        bands, frames = (
+            (n + 2 * pad - kernel) // step + 1
+            for n, pad, kernel, step in zip((n_mels, n_frames), PADDING, first, stride, strict=True)
+        )
+        size = bands, frames
         for _ in range(4):
             size = halved(size[0]), halved(size[1])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from tinyasc.errors import InputError
 from tinyasc.models.attention import AttentionPooling
+from tinyasc.models.first import first_convolution, halved
 from tinyasc.models.pooling import REGION, FlattenLinear, GlobalPooling, RegionMax
 
 LAYERS = 4
@@ -47,15 +50,20 @@ class Trunk(nn.Sequential):
         return x
 
 
-def make_trunk(kind: str, in_channels: int, base_channels: int) -> Trunk:
+def make_trunk(kind: str, in_channels: int, base_channels: int, first_stride: Sequence[int] = (1, 1)) -> Trunk:
     """Four 5x5 convolutions without bias, each with batch norm and ReLU (section 3.2, figure 1).
 
-    "baseline" has 2x2 max pooling after each, "no_pooling" none, "atrous" none and dilations 1/2/4/8.
+    "baseline" has 2x2 max pooling after each, "no_pooling" none, "atrous" none and dilations 1/2/4/8. A stride of the
+    first one is ours (`tinyasc.models.first`).
     """
+    first, stride = first_convolution("atrous_cnn", (5, 5), first_stride)
     layers: list[nn.Module] = []
     for i, width in enumerate(trunk_widths(base_channels)):
         dilation = 2**i if kind == "atrous" else 1
-        convolution = nn.Conv2d(in_channels, width, 5, padding=2 * dilation, dilation=dilation, bias=False)
+        if i:
+            convolution = nn.Conv2d(in_channels, width, 5, padding=2 * dilation, dilation=dilation, bias=False)
+        else:
+            convolution = nn.Conv2d(in_channels, width, first, stride, halved(first), bias=False)
         layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
         if kind == "baseline":
             layers.append(nn.MaxPool2d(2))
@@ -76,6 +84,7 @@ class AtrousCNN(nn.Module):
             layer, with trunk baseline; with the others "roi", the same after the maxima of 16x16 regions, and
             "roi_attention", attention over those maxima.
         base_channels: 64 in the paper; 16 for quick teachers.
+        first_stride: of the first convolution, in frequency and time; 1 in the paper.
         in_channels: of the features.
 
     Shape: (batch, in_channels, frequency, time) -> (batch, n_classes).
@@ -95,14 +104,17 @@ class AtrousCNN(nn.Module):
         trunk: str = "baseline",
         head: str = "attention",
         base_channels: int = 64,
+        first_stride: Sequence[int] = (1, 1),
         in_channels: int = 1,
     ) -> None:
         super().__init__()
         self._check_pair(trunk, head)
-        self.trunk = make_trunk(trunk, in_channels, base_channels)
+        self.trunk = make_trunk(trunk, in_channels, base_channels, first_stride)
         self.regions = RegionMax() if head in REGIONAL else nn.Identity()
         channels = trunk_widths(base_channels)[-1]
         if head in ("flatten", "roi"):
+            if tuple(first_stride) != (1, 1):
+                raise InputError(f"{self.family}: head {head} flattens maps of first_stride [1, 1] alone")
             self.head: nn.Module = FlattenLinear(channels, n_classes, self._map_size(head, n_mels, n_frames))
         elif head in ("attention", "roi_attention"):
             self.head = AttentionPooling(channels, n_classes)

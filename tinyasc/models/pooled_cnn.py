@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from tinyasc.errors import InputError
+from tinyasc.models.first import first_convolution, halved
 
 # Of the first two convolutions, where channels are few: the paper's. Nearly all parameters lie in the other two. [ours]
 FIRST_KERNELS = (5, 5)
@@ -22,13 +25,14 @@ class PooledCNN(nn.Module):
         n_mels: not used: the net takes any number of bands from 16 up.
         base_channels: of the first convolution.
         kernel: 3 or 5 in the last two convolutions.
+        first_stride: of the first convolution, in frequency and time (`tinyasc.models.first`).
         dropout: before the linear layer.
         in_channels: of the features.
 
-    Shape: (batch, in_channels, frequency, time) -> (batch, n_classes). Needs 16 bands and 16 frames.
+    Shape: (batch, in_channels, frequency, time) -> (batch, n_classes). Needs 16 bands, 16 frames, times first_stride.
 
     Raises:
-        InputError: another kernel.
+        InputError: another kernel, or no stride.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class PooledCNN(nn.Module):
         n_mels: int,
         base_channels: int = 16,
         kernel: int = 3,
+        first_stride: Sequence[int] = (1, 1),
         dropout: float = 0.0,
         in_channels: int = 1,
     ) -> None:
@@ -47,9 +52,10 @@ class PooledCNN(nn.Module):
             raise InputError(f"pooled_cnn: kernel must be 3 or 5, got {kernel!r}")
         layers: list[nn.Module] = []
         channels = in_channels
-        for i, size in enumerate((*FIRST_KERNELS, kernel, kernel)):
+        first, stride = first_convolution("pooled_cnn", (FIRST_KERNELS[0], FIRST_KERNELS[0]), first_stride)
+        for i, size in enumerate((first, *((side, side) for side in (FIRST_KERNELS[1], kernel, kernel)))):
             width = base_channels * 2**i
-            convolution = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
+            convolution = nn.Conv2d(channels, width, size, (1, 1) if i else stride, halved(size), bias=False)
             layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
             channels = width
         self.trunk = nn.Sequential(*layers)

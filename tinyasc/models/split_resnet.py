@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyasc.errors import InputError
+from tinyasc.models.first import first_convolution, halved
 
 STACKS = 4
 BLOCKS_PER_STACK = 2
@@ -50,15 +53,16 @@ class PreActivationBlock(nn.Module):
 
 
 class ResidualPath(nn.Sequential):
-    """17 3x3 convolutions: the first behind a learned batch norm, then 4 stacks of 2 blocks. Time alone is strided.
+    """17 3x3 convolutions: the first behind a learned batch norm, then 4 stacks of 2 blocks, which stride time alone.
 
-    Shape: (batch, in_channels, F, T) -> (batch, 8 * base_channels, F, ceil(T / 16)).
+    Shape: (batch, in_channels, F, T) -> (batch, 8 * base_channels, F, ceil(T / 16)) with a first stride of (1, 2).
     """
 
-    def __init__(self, in_channels: int, base_channels: int) -> None:
+    def __init__(self, in_channels: int, base_channels: int, first_stride: Sequence[int]) -> None:
+        kernel, stride = first_convolution("split_resnet", (3, 3), first_stride)
         layers: list[nn.Module] = [
             nn.BatchNorm2d(in_channels),
-            nn.Conv2d(in_channels, base_channels, 3, stride=(1, 2), padding=1, bias=False),
+            nn.Conv2d(in_channels, base_channels, kernel, stride, halved(kernel), bias=False),
         ]
         channels = base_channels
         for stack in range(STACKS):
@@ -82,6 +86,7 @@ class SplitResNet(nn.Module):
         base_channels: 24 in the report; the stacks have 1/2/4/8 times as many.
         split: false sends all bands through one path; [ours] of the same widths, so with the same MACs and about half
             of the parameters. With base_channels 34 it has about as many parameters as the split net.
+        first_stride: of each path's first convolution, in frequency and time.
         in_channels: of the features: 3 with deltas and delta-deltas, 6 in stereo.
 
     Shape: (batch, in_channels, n_mels, time) -> (batch, n_classes). Any number of frames.
@@ -94,6 +99,7 @@ class SplitResNet(nn.Module):
         n_mels: int,
         base_channels: int = 24,
         split: bool = True,
+        first_stride: Sequence[int] = (1, 2),
         in_channels: int = 1,
     ) -> None:
         super().__init__()
@@ -102,7 +108,7 @@ class SplitResNet(nn.Module):
         if split and n_mels < 2:
             raise InputError(f"split_resnet: n_mels must be at least 2 to be split, got {n_mels}")
         self.heights = [n_mels // 2, n_mels - n_mels // 2] if split else [n_mels]
-        self.paths = nn.ModuleList(ResidualPath(in_channels, base_channels) for _ in self.heights)
+        self.paths = nn.ModuleList(ResidualPath(in_channels, base_channels, first_stride) for _ in self.heights)
         channels, hidden = 8 * base_channels, 32 * base_channels
         self.head = nn.Sequential(
             plain_norm(channels),
