@@ -90,6 +90,21 @@ def test_a_few_samples_are_heard(folder, samples, rate):
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+@pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="this libsndfile writes no MP3")
+def test_notes_of_the_mp3_decoder_stay_off_standard_error(folder):
+    """It says "Note: Illegal Audio-MPEG-Header" and goes on at the next frame."""
+    soundfile.write("clip.mp3", tiny.tone("middle", 40000), 8000)
+    whole = (folder / "clip.mp3").read_bytes()
+    (folder / "clip.mp3").write_bytes(whole[: len(whole) // 2] + bytes(100) + whole[len(whole) // 2 :])
+    command = [sys.executable, "-m", "tinyasc.cli.main", "infer", "--model", "m.tflite", "clip.mp3", "gone.wav"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "error: gone.wav: no such file; check the path\n"
+    noise = subprocess.run(
+        [sys.executable, "-c", "import soundfile; soundfile.read('clip.mp3')"], capture_output=True, text=True
+    )
+    assert "Illegal Audio-MPEG-Header" in noise.stderr  # otherwise this tests nothing
+
+
 def test_less_than_a_sample_is_said(folder):
     soundfile.write("clip.wav", tiny.tone("low", 1, 192000), 192000)
     refused("clip.wav", "too short, 1 samples at 192000 Hz are not one at 8000 Hz")
