@@ -1,4 +1,4 @@
-"""Writes a deployed graph as an ONNX file: float32, float16 weights, int8 or int16 (QDQ); reads its bundle back."""
+"""Writes a deployed graph as an ONNX file: float32, float16 weights, int8 or int16 (QDQ)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from onnx import helper
 from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import GraphError, ModelFileError
 from tinyasc_export.graph import Graph
+from tinyasc_export.onnx_metadata import read_onnx_bundle
 from tinyasc_export.onnx_nodes import INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME, Writer
 from tinyasc_export.onnx_quantized import QuantizedWriter
 from tinyasc_export.seal import UNSEALED, seal
@@ -58,24 +59,6 @@ def label_onnx(data: bytes, bundle: Bundle, doc_string: str) -> bytes:
     model = _parsed(data, "the model")
     model.doc_string = doc_string
     return _written(model, bundle)
-
-
-def read_onnx_bundle(data: bytes, where: str) -> Bundle | None:
-    """The bundle inside an ONNX file.
-
-    Args:
-        data: the whole file.
-        where: the file's name, for the error line.
-
-    Returns:
-        The bundle, or None when the file is an ONNX model that carries none.
-
-    Raises:
-        ModelFileError: the file is not an ONNX model, is damaged, or its bundle cannot be read.
-    """
-    model = _parsed(data, where)
-    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    return None if text is None else Bundle.from_json(text, where)
 
 
 def _written(model: onnx.ModelProto, bundle: Bundle | None) -> bytes:

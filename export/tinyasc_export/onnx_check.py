@@ -5,20 +5,18 @@ model of this kind has no use for: weights in other files, loops and branches, f
 strings. What shapes, types and values an operator may have is left to onnxruntime, which checks them and answers with
 exceptions.
 
-Field numbers are those of onnx.proto (IR version 10); the encoding is Protocol Buffers' "Encoding" page.
+Field numbers are those of onnx.proto (IR version 10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tinyasc_export.errors import ModelFileError
+from tinyasc_export.protobuf import DamagedError, fields, message
 from tinyasc_export.seal import check_seal
 
 MAX_BYTES = 1 << 31  # a protocol buffer cannot be larger
 MAX_NODES = 50_000
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _NODE_KIND, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
@@ -29,10 +27,6 @@ _OURS = (b"", b"ai.onnx")
 # Their work is not bounded by the shapes that go in, or they draw numbers.
 _BARRED = (b"If", b"Loop", b"Scan", b"SequenceMap", b"RandomNormal", b"RandomUniform", b"RandomNormalLike")
 _BARRED += (b"RandomUniformLike", b"Multinomial", b"Bernoulli")
-
-
-class _DamagedError(Exception):
-    """Bytes that are no protocol buffer."""
 
 
 class _RefusedError(Exception):
@@ -54,101 +48,56 @@ def check_onnx(data: bytes, where: str) -> None:
     check_seal(data, where)
     try:
         _check_model(memoryview(data))
-    except _DamagedError:
-        raise ModelFileError(f"{where}: not an ONNX model, or a damaged one; export it again") from None
+    except DamagedError as error:
+        raise ModelFileError(f"{where}: not an ONNX model, or a damaged one ({error}); export it again") from None
     except _RefusedError as error:
         raise ModelFileError(f"{where}: cannot be run safely: {error}; export the model again") from None
 
 
 def _check_model(model: memoryview) -> None:
     graphs = []
-    for number, value in _fields(model):
+    for number, value in fields(model):
         if number in (_MODEL_TRAINING, _MODEL_FUNCTIONS):
             raise _RefusedError("it defines functions or training of its own")
         if number == _MODEL_GRAPH:
-            graphs.append(_message(value))
+            graphs.append(message(value))
     if not graphs:
-        raise _DamagedError
+        raise DamagedError("it holds no graph")
     nodes = 0
     for graph in graphs:
-        for number, value in _fields(graph):
+        for number, value in fields(graph):
             if number == _GRAPH_NODE:
                 nodes += 1
                 if nodes > MAX_NODES:
                     raise _RefusedError(f"it has more than {MAX_NODES} operators")
-                _check_node(_message(value))
+                _check_node(message(value))
             elif number == _GRAPH_INITIALIZER:
-                _check_tensor(_message(value))
+                _check_tensor(message(value))
             elif number == _GRAPH_SPARSE:
                 raise _RefusedError("it has sparse weights")
 
 
 def _check_node(node: memoryview) -> None:
     kind, domain = b"", b""
-    for number, value in _fields(node):
+    for number, value in fields(node):
         if number == _NODE_KIND:
-            kind = bytes(_message(value))
+            kind = bytes(message(value))
         elif number == _NODE_DOMAIN:
-            domain = bytes(_message(value))
+            domain = bytes(message(value))
         elif number == _NODE_ATTRIBUTE:
-            for part, content in _fields(_message(value)):
+            for part, content in fields(message(value)):
                 if part in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS, *_ATTRIBUTE_SPARSE):
                     raise _RefusedError("an operator has a graph or sparse values inside")
                 if part in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                    _check_tensor(_message(content))
+                    _check_tensor(message(content))
     if domain not in _OURS or kind in _BARRED:
         name = b"::".join(part for part in (domain, kind) if part).decode("utf-8", "replace")
         raise _RefusedError(f"an operator is {name!r:.60}, which is not run here")
 
 
 def _check_tensor(tensor: memoryview) -> None:
-    for number, value in _fields(tensor):
+    for number, value in fields(tensor):
         if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
             raise _RefusedError("its weights lie in another file, and only the model file itself is read")
         if number == _TENSOR_STRINGS:
             raise _RefusedError("it has strings as values")
-
-
-def _message(value: int | memoryview) -> memoryview:
-    """The bytes of a field that must be a message or a string."""
-    if isinstance(value, int):
-        raise _DamagedError
-    return value
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of one message: its number, and a whole number or the bytes that it holds."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        value: int | memoryview
-        if number == 0:
-            raise _DamagedError
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-        elif wire == _BYTES:
-            length, at = _varint(data, at)
-            value, at = data[at : at + length], at + length
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-            value, at = int.from_bytes(data[at : at + size], "little"), at + size
-        else:
-            raise _DamagedError
-        if at > end:
-            raise _DamagedError
-        yield number, value
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and where it ends."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise _DamagedError
-        byte = data[at]
-        number |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return number, at
-    raise _DamagedError

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import soundfile
 import tiny_models as tiny
 from click.testing import CliRunner
 
-from tinyasc.cli.infer import audio_files, bar
+from tinyasc.cli.answer_text import bar
 from tinyasc.cli.main import cli
 from tinyasc_export.tflite import to_tflite
 
@@ -227,10 +228,15 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(folder):
     assert done.stdout.startswith(b"\\u2192.wav") and b"#" in done.stdout
 
 
-def test_infer_loads_the_edge_half_only(folder):
+@pytest.mark.parametrize(
+    "args",
+    [["--tta", "3", "low.wav"], ["--workers", "2", "--out", "a.csv", "low.wav", "high.wav"]],
+    ids=["1", "2"],
+)
+def test_infer_loads_the_edge_half_only(folder, args):
     code = (
         "import sys, tinyasc.cli.infer\nfrom tinyasc.cli.main import cli\n"
-        "try:\n  cli(['infer', '--tta', '3', 'low.wav'])\n"
+        f"try:\n  cli(['infer', *{args!r}])\n"
         "except SystemExit as e:\n  assert not e.code\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
@@ -238,6 +244,15 @@ def test_infer_loads_the_edge_half_only(folder):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr == f"model: {Path('runs/first/model-int8.tflite')} (newest in ./runs)\n", "native notes leak"
+
+
+@pytest.mark.parametrize("name", ["infer", "listen", "show", "main"])
+def test_the_commands_of_the_edge_half_import_nothing_heavy(name):
+    if importlib.util.find_spec(f"tinyasc.cli.{name}") is None:
+        pytest.skip(f"there is no tinyasc.cli.{name}")
+    code = f"import sys, tinyasc.cli.{name}\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell with head")
@@ -263,7 +278,3 @@ def test_a_full_disk_is_one_line(folder):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("error: No space left on device; free some space")
-
-
-def test_audio_files_of_a_file_is_the_file(tmp_path):
-    assert audio_files(tmp_path / "x.wav") == [tmp_path / "x.wav"]

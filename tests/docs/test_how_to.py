@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
-OWN_NETWORK, READ_A_GRAPH = "your-own-network.md", "read-a-graph.md"
+OWN_NETWORK, READ_A_GRAPH, RUN_A_MODEL = "your-own-network.md", "read-a-graph.md", "run-a-model.md"
 COMMANDS_ALONE = ("data.md", "explain.md", "listen.md", "read-a-report.md", "train-on-many-machines.md")
 RECIPES_ALONE = "training-recipes.md"  # read by tests/training/test_recipe.py
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -83,7 +83,8 @@ def own_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
 
 
 def test_every_page_is_run():
-    assert {page.name for page in HOW_TO.glob("*.md")} == {OWN_NETWORK, READ_A_GRAPH, *COMMANDS_ALONE, RECIPES_ALONE}
+    run = {OWN_NETWORK, READ_A_GRAPH, RUN_A_MODEL}
+    assert {page.name for page in HOW_TO.glob("*.md")} == {*run, *COMMANDS_ALONE, RECIPES_ALONE}
 
 
 @pytest.mark.parametrize("name", COMMANDS_ALONE)
@@ -115,6 +116,22 @@ def test_your_own_network_runs_as_shown(own_network):
 def test_read_a_graph_runs_as_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(HOW_TO / READ_A_GRAPH)
+
+
+def test_run_a_model_runs_as_shown(tmp_path, monkeypatch):
+    import soundfile
+    import tiny_models as tiny
+
+    from tinyasc_export.tflite import to_tflite
+
+    monkeypatch.chdir(tmp_path)
+    Path("recordings").mkdir()
+    for i, tone in enumerate(tiny.LABELS):
+        soundfile.write(f"recordings/{i}.wav", tiny.tone(tone), tiny.RATE, "FLOAT")
+    Path("model-fp32.tflite").write_bytes(to_tflite(tiny.graph(), tiny.bundle(("airport", "bus", "park"))))
+    Path("other.tflite").write_bytes(to_tflite(tiny.graph()))
+    Path("front-end.json").write_text(json.dumps(tiny.FRONT_END.to_dict()))
+    run_page(HOW_TO / RUN_A_MODEL)
 
 
 def test_a_page_that_prints_otherwise_is_found(tmp_path, monkeypatch):

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from tinyasc.audio import read_audio
-from tinyasc.cli.infer import audio_files
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.evaluate.explain import METHODS, Explainer, Explanation
 from tinyasc.files import check_writable
+from tinyasc.infer.clips import audio_files
 from tinyasc.training.run import Run, Trained, newest_teacher, relative
 
 DPI = 120

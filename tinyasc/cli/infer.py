@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tinyasc.audio import read_audio
+from tinyasc.cli.answer_text import as_text
 from tinyasc.errors import InputError
+from tinyasc.infer.backends.base import OUTPUTS
+from tinyasc.infer.batch import Answer, Job, answers
+from tinyasc.infer.clips import find_clips, read_list
 from tinyasc.infer.find import default_model
 from tinyasc.infer.quiet import quiet_stderr
-from tinyasc.infer.runner import Model, Prediction, load
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-LONGEST_BAR = 40
-EIGHTHS = " ▏▎▍▌▋▊▉█"
+from tinyasc.infer.records import as_record
+from tinyasc.infer.runner import Model
 
 
 @click.command("infer")
-@click.argument("clips", metavar="CLIP...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("clips", metavar="CLIP...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--list",
+    "list_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="More clips and folders: a text file with one path a line, - for standard input.",
+)
 @click.option(
     "--model",
     "model_path",
@@ -47,16 +53,54 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
     help="Reference kernels for integer models: a microcontroller's answers, 15 times slower.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per clip and line.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the answers to a .csv or .jsonl file; where it is there already, go on with it.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes; the order of the answers stays that of the clips.",
+)
+@click.option(
+    "--front-end",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="For a model file without a card: its front end, JSON as `tinyasc show --front-end` prints it.",
+)
+@click.option(
+    "--labels",
+    metavar="FILE|A,B,C",
+    help="For a model file without a card: its classes in their order, one a line of a file or with commas between.",
+)
+@click.option(
+    "--outputs",
+    type=click.Choice(OUTPUTS),
+    default=OUTPUTS[0],
+    show_default=True,
+    help="For a model file without a card: what it gives.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
     clips: tuple[Path, ...],
+    list_file: Path | None,
     model_path: Path | None,
     tta: int,
     seed: int,
     top: int,
     exact: bool,
     as_json: bool,
+    out: Path | None,
+    workers: int,
+    front_end: Path | None,
+    labels: str | None,
+    outputs: str,
 ) -> None:
     """Name the scene of audio clips.
 
@@ -66,103 +110,103 @@ def command(
 
     A clip that cannot be read is reported on standard error, the others are answered, and the exit code is 2.
 
+    With --out, such a clip has a row that says so. A command that was killed is run again and goes on where it
+    stopped; clips that have a row are not answered again, those with an error neither: remove such rows to have
+    them tried again.
+
     \b
     Examples:
       tinyasc infer clip.wav
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
       tinyasc infer --json recordings/ > scenes.jsonl
+      tinyasc infer --workers 4 --out scenes.csv recordings/
+      find . -name '*.flac' -print0 | tinyasc infer --list - --out scenes.csv
+      tinyasc infer --model other.tflite --front-end front-end.json --labels airport,bus,park clip.wav
     """  # noqa: D301 (click reads the backspace)
     ctx.with_resource(quiet_stderr())
+    if not clips and list_file is None:
+        raise click.UsageError("Missing argument 'CLIP...'", ctx)
+    if out is not None:
+        _check_out(ctx, out)
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
-    model = load(model_path, exact=exact)
-    failed = False
-    for clip in clips:
-        try:
-            paths = audio_files(clip)
-        except InputError as error:
-            failed = True
-            click.echo(f"error: {error}", err=True)
-            continue
-        for path in paths:
-            start = time.perf_counter()
-            try:
-                prediction = _predict(model, path, tta, seed)
-            except InputError as error:
-                failed = True
-                click.echo(f"error: {error}", err=True)
-                continue
-            milliseconds = 1000 * (time.perf_counter() - start)
-            if as_json:
-                click.echo(json.dumps(as_record(path, model_path, prediction, milliseconds)))
+    job = Job(model_path, {"exact": exact, **_described(front_end, labels, outputs)}, {"tta": tta, "seed": seed})
+    model = job.load()
+    named = [*clips, *(read_list(list_file) if list_file is not None else [])]
+    complaints: list[str] = []
+    paths = find_clips(named, complaints.append)
+    for line in complaints:
+        click.echo(f"error: {line}", err=True)
+    if out is not None:
+        failed = _write(out, job, model, paths, workers)
+    else:
+        failed = 0
+        for answer in _answers(job, model, paths, workers, show=not sys.stdout.isatty()):
+            if answer.prediction is None:
+                failed += 1
+            elif as_json:
+                record = as_record(answer.path, answer.prediction, model_path)
+                click.echo(json.dumps(record | {"milliseconds": round(answer.milliseconds, 3)}))
             else:
-                click.echo(as_text(path, prediction, top, milliseconds))
-    if failed:
+                click.echo(as_text(answer.path, answer.prediction, top, answer.milliseconds))
+    if failed or complaints:
         ctx.exit(InputError.exit_code)
 
 
-def audio_files(clip: Path) -> list[Path]:
-    """The clip itself, or the audio files below a folder in the order of their names, hidden ones left out.
+def _check_out(ctx: click.Context, out: Path) -> None:
+    from tinyasc.infer.answer_file import check_name
 
-    Raises:
-        InputError: a folder without any.
-    """
-    if not clip.is_dir():
-        return [clip]
-    found = [
-        Path(folder, name)
-        for folder, _, names in os.walk(clip)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
-    if not found:
-        raise InputError(f"{clip}: this folder holds no wav, flac, ogg or mp3 file")
-    return sorted(found)
+    check_name(out)
+    for name in ("as_json", "top"):
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = "--json" if name == "as_json" else "--top"
+            raise click.UsageError(f"{option} says how answers are printed, and --out writes them to a file", ctx)
 
 
-def as_record(path: Path, model_path: Path, prediction: Prediction, milliseconds: float) -> dict[str, Any]:
-    """One clip's answer as plain JSON values."""
-    (label, _), *_ = prediction.top(1)
-    return {
-        "path": str(path),
-        "model": str(model_path),
-        "label": label,
-        "probabilities": dict(zip(prediction.labels, prediction.probabilities.tolist(), strict=True)),
-        "tta": prediction.copies,
-        "windows": prediction.windows,
-        "milliseconds": round(milliseconds, 3),
-    }
+def _described(front_end: Path | None, labels: str | None, outputs: str) -> dict[str, Any]:
+    """What `load` is told of a file without a card; nothing where no option says any of it."""
+    if front_end is None and labels is None and outputs == OUTPUTS[0]:
+        return {}
+    if front_end is None or labels is None:
+        raise InputError("a model file without a card needs both --front-end and --labels; give the two together")
+    from tinyasc.infer.foreign import read_front_end, read_labels
+
+    return {"front_end": read_front_end(front_end), "labels": read_labels(labels), "outputs": outputs}
 
 
-def as_text(path: Path, prediction: Prediction, top: int, milliseconds: float) -> str:
-    """One clip's answer for people: a line per class with its share and a bar that is full at 100 %."""
-    best = prediction.top(top)
-    name_width = max(len(label) for label, _ in best)
-    columns = shutil.get_terminal_size().columns
-    width = max(1, min(LONGEST_BAR, columns - name_width - 13))
-    lines = [str(path)]
-    if prediction.windows > 1:
-        copies = f"{prediction.copies} copies, " if prediction.copies > 1 else ""
-        lines[0] += f"  ({copies}mean of {prediction.windows} windows, {milliseconds:.0f} ms)"
-    for label, share in best:
-        lines.append(f"  {label:<{name_width}}  {100 * share:5.1f} %  {bar(share, width)}".rstrip())
-    return "\n".join(lines)
+def _write(out: Path, job: Job, model: Model, paths: list[Path], workers: int) -> int:
+    """Appends to a file what it lacks; returns how many of its rows are errors."""
+    from tinyasc.infer.answer_file import open_answers
+
+    with open_answers(out, model.labels, job) as file:
+        before, todo = len(file.done), [path for path in paths if str(path) not in file.done]
+        for answer in _answers(job, model, todo, workers, show=True):
+            file.write(answer)
+        there = f", {before:,} of them from before" if before else ""
+        errors = f", {file.errors:,} of them errors" if file.errors else ""
+        click.echo(f"written: {out} ({len(file.done):,} clips{there}{errors})")
+        return file.errors
 
 
-def bar(share: float, width: int) -> str:
-    """A bar of `share` of `width` columns in eighths of a block; in '#' where the terminal has no blocks."""
+def _answers(job: Job, model: Model, paths: list[Path], workers: int, *, show: bool) -> Iterator[Answer]:
+    """The answers, while errors are said and progress is shown on standard error."""
+    progress = None
+    if show and len(paths) > 1:
+        from tinyasc.cli.progress import Progress
+
+        progress = Progress(len(paths))
     try:
-        EIGHTHS.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return "#" * round(share * width)
-    whole, rest = divmod(round(8 * share * width), 8)
-    return EIGHTHS[8] * whole + EIGHTHS[rest].strip()
-
-
-def _predict(model: Model, path: Path, tta: int, seed: int) -> Prediction:
-    samples = read_audio(path, model.front_end.sample_rate, stereo=model.front_end.stereo)
-    try:
-        return model.predict(samples, tta=tta, seed=seed)
-    except InputError as error:  # of the samples, which know nothing of their file
-        raise InputError(f"{path}: {error}") from None
+        # Closed here, so that no process is left where the loop ends early.
+        with closing(answers(job, model, paths, workers=workers)) as found:
+            for answer in found:
+                if progress:
+                    progress.clear()
+                if answer.error:
+                    click.echo(f"error: {answer.error}", err=True)
+                yield answer
+                if progress:
+                    progress.step(error=bool(answer.error))
+    finally:
+        if progress:
+            progress.clear()

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compress": ("tinyasc.cli.compress:command", "Make a trained model fit a budget, and write its files."),
     "infer": ("tinyasc.cli.infer:command", "Name the scene of audio clips."),
     "listen": ("tinyasc.cli.listen:command", "Name the scene of a microphone or a pipe, on and on."),
+    "show": ("tinyasc.cli.show:command", "Print what a model file says of itself."),
     "evaluate": ("tinyasc.cli.evaluate:command", "Measure a model on a test set."),
     "explain": ("tinyasc.cli.explain:command", "Draw where in time and frequency a trained model looks."),
     "profile": ("tinyasc.cli.profile:command", "Count a model operator by operator, and hold it against every rule."),

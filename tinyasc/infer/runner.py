@@ -13,6 +13,7 @@ from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features, fit_length
 from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend, check_model_path, unreadable
 from tinyasc.infer.tta import copies
+from tinyasc_export.bundle import Bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,18 @@ class Model:
             runs += len(answers)
         return Prediction(self.labels, total / n, n, runs)
 
+    def __call__(
+        self,
+        samples: np.ndarray,
+        rate: int | None = None,
+        *,
+        tta: int | None = None,
+        seed: int = 0,
+        device: str = "",
+    ) -> Prediction:
+        """Classifies one clip: `predict` by a shorter name. Several threads may call one model at once."""
+        return self.predict(samples, rate, tta=tta, seed=seed, device=device)
+
     def classify(self, mel: np.ndarray, device: str = "") -> np.ndarray:
         """Probabilities, (K,) float64, of one input of normalised features (channels, n_mels, frames).
 
@@ -161,19 +174,32 @@ class Model:
         return soxr.resample(samples.T, rate, self.front_end.sample_rate).T
 
 
-def load(path: Path | str, *, exact: bool = False) -> Model:
-    """Reads a .tflite or .onnx file that `tinyasc compress` wrote.
+def load(
+    path: Path | str,
+    *,
+    exact: bool = False,
+    front_end: FrontEnd | None = None,
+    labels: Sequence[str] | None = None,
+    outputs: str = "logits",
+) -> Model:
+    """Reads a .tflite or .onnx file that `tinyasc compress` wrote, or another one whose front end and labels are named.
 
     Args:
         path: the file; what it is is told by its content, then by its suffix.
         exact: run integer .tflite models on reference kernels: a microcontroller's answers, about 15 times slower.
+        front_end: how samples become the input of a file without a card.
+        labels: names of its outputs, in their order.
+        outputs: "logits", or "probabilities" where a model without a card ends in a softmax of its own.
 
     Raises:
-        ModelFileError: missing, damaged, of another kind, or without a card.
+        ModelFileError: missing, damaged, of another kind, without a card and not described either, described and
+            with a card, or of another input than the front end gives.
+        InputError: one of front end and labels without the other, or labels that are no names.
         TinyascError: its runtime is not installed.
     """
     path = Path(path)
     check_model_path(path)
+    described = _described(front_end, labels, outputs)
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -183,11 +209,11 @@ def load(path: Path | str, *, exact: bool = False) -> Model:
     if head[4:8] == TFLITE_IDENTIFIER:
         from tinyasc.infer.backends.litert_backend import LiteRtBackend
 
-        return Model(LiteRtBackend(path, exact=exact), str(path))
+        return _model(LiteRtBackend(path, exact=exact, described=described), path, described)
     if path.suffix == ".onnx":
         from tinyasc.infer.backends.onnx_backend import OnnxBackend
 
-        return Model(OnnxBackend(path), str(path))
+        return _model(OnnxBackend(path, described=described), path, described)
     raise ModelFileError(f"{path}: neither a .tflite nor an .onnx model; name a file that `tinyasc compress` wrote")
 
 
@@ -199,6 +225,28 @@ def _positive(value: object) -> bool:
         return math.isfinite(value) and value > 0
     except OverflowError:  # an integer of more than 308 digits
         return False
+
+
+def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs: str) -> Bundle | None:
+    if front_end is None and labels is None and outputs == "logits":
+        return None
+    if front_end is None or labels is None:
+        raise InputError("a model file without a card needs both, its front end and its labels: name them together")
+    from tinyasc.infer.foreign import describe  # most files have a card
+
+    return describe(front_end, labels, outputs)
+
+
+def _model(backend: Backend, path: Path, described: Bundle | None) -> Model:
+    if described is None:
+        return Model(backend, str(path))
+    if backend.bundle is not described:
+        raise ModelFileError(
+            f"{path}: says itself what its front end and labels are; leave out those that were named beside it"
+        )
+    from tinyasc.infer.foreign import ForeignBackend
+
+    return Model(ForeignBackend(backend, str(path)), str(path))
 
 
 def _x(shape: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from tinyasc_export.errors import ModelFileError
 
 TFLITE_IDENTIFIER = b"TFL3"
 MAX_MODEL_BYTES = 1 << 30  # ten times the largest teacher; a disk image that was named by mistake is more
+OUTPUTS = ("logits", "probabilities")  # what a model without a card may give
 
 
 class Backend(Protocol):
@@ -88,8 +89,19 @@ def without_card(where: str) -> ModelFileError:
     """The refusal of a file that says nothing of its labels and its front end."""
     return ModelFileError(
         f"{where}: a model file without a tinyasc card, so its labels and front end are unknown; "
-        "take a file that `tinyasc compress` wrote"
+        "name them with --front-end and --labels, or take a file that `tinyasc compress` wrote"
     )
+
+
+def wrong_input(where: str, shape: tuple[object, ...], layout: str, wanted: tuple[int, ...]) -> ModelFileError:
+    """The refusal of a model whose input is no map of features, with both shapes."""
+    return ModelFileError(
+        f"{where}: its input is {_shape(shape)}, expected {layout}, which its front end makes {_shape(wanted)}"
+    )
+
+
+def _shape(sizes: tuple[object, ...]) -> str:
+    return f"({', '.join(map(str, sizes))})"
 
 
 def check_features(features: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from tinyasc.infer.backends.base import check_features, one_line, read_model, without_card
-from tinyasc.infer.quiet import quiet_stderr
+from tinyasc.frontend import FrontEnd
+from tinyasc.infer.backends.base import (
+    check_features,
+    one_line,
+    read_model,
+    without_card,
+    wrong_input,
+)
+from tinyasc_export.bundle import Bundle
 from tinyasc_export.errors import ModelFileError, TinyascError
 from tinyasc_export.tflite_check import check_tflite
 from tinyasc_export.tflite_metadata import read_tflite_bundle
-
-__all__ = ["LiteRtBackend", "dequantize", "quantize", "quiet_stderr"]
 
 DTYPES = (np.float32, np.int8, np.int16)
 
@@ -28,16 +33,24 @@ class LiteRtBackend:
         exact: run integer models on LiteRT's reference kernels, about 15 times slower than its default ones. They give
             TensorFlow Lite Micro's and the numpy reference's answers but for a rare unit in a linear layer; the
             default ones may differ by a few units in the last place. Float models always take the default ones.
+        described: labels, front end and card of a file that has none of its own.
 
     Raises:
         ModelFileError: not a .tflite file, damaged, without a card, or of another input or output.
         TinyascError: no runtime is installed.
     """
 
-    def __init__(self, path_or_bytes: Path | str | bytes, num_threads: int = 1, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        path_or_bytes: Path | str | bytes,
+        num_threads: int = 1,
+        *,
+        exact: bool = False,
+        described: Bundle | None = None,
+    ) -> None:
         content, where = read_model(path_or_bytes)
         check_tflite(content, where)
-        bundle = read_tflite_bundle(content, where)
+        bundle = read_tflite_bundle(content, where) or described
         if bundle is None:
             raise without_card(where)
         self.bundle = bundle
@@ -54,7 +67,8 @@ class LiteRtBackend:
         self._output = _only(outputs, "output", where)
         shape, classes = tuple(map(int, self._input["shape"])), tuple(map(int, self._output["shape"]))
         if len(shape) != 4 or shape[0] != 1:
-            raise ModelFileError(f"{where}: its input is {shape}, expected (1, n_mels, frames, channels)")
+            channels, mels, frames = FrontEnd.from_dict(bundle.front_end, where).shape
+            raise wrong_input(where, shape, "(1, n_mels, frames, channels)", (1, mels, frames, channels))
         if len(classes) != 2 or classes[0] != 1:
             raise ModelFileError(f"{where}: its output is {classes}, expected (1, classes)")
         self.input_shape = (shape[3], shape[1], shape[2])

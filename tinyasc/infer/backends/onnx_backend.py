@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyasc.infer.backends.base import check_features, one_line, read_model, without_card
+from tinyasc.frontend import FrontEnd
+from tinyasc.infer.backends.base import check_features, one_line, read_model, without_card, wrong_input
 from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import ModelFileError, TinyascError
 from tinyasc_export.onnx_check import check_onnx
@@ -20,13 +21,16 @@ class OnnxBackend:
     Args:
         path_or_bytes: the file, or its content.
         num_threads: threads of the runtime.
+        described: labels, front end and card of a file that has none of its own.
 
     Raises:
         ModelFileError: not an .onnx file, damaged, without a card, or of another input or output.
         TinyascError: onnxruntime is not installed.
     """
 
-    def __init__(self, path_or_bytes: Path | str | bytes, num_threads: int = 1) -> None:
+    def __init__(
+        self, path_or_bytes: Path | str | bytes, num_threads: int = 1, *, described: Bundle | None = None
+    ) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError:
@@ -44,9 +48,10 @@ class OnnxBackend:
             metadata = session.get_modelmeta().custom_metadata_map
         except Exception as error:  # its exceptions share no base class below Exception
             raise ModelFileError(f"{where}: onnxruntime refuses this model: {one_line(error)}") from None
-        if METADATA_KEY not in metadata:
+        bundle = Bundle.from_json(metadata[METADATA_KEY], where) if METADATA_KEY in metadata else described
+        if bundle is None:
             raise without_card(where)
-        self.bundle = Bundle.from_json(metadata[METADATA_KEY], where)
+        self.bundle = bundle
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelFileError(f"{where}: it has {len(inputs)} inputs and {len(outputs)} outputs, expected one each")
@@ -56,7 +61,8 @@ class OnnxBackend:
                 f"{where}: it takes {inputs[0].type} and gives {outputs[0].type}, expected tensor(float)"
             )
         if len(shape) != 4 or shape[0] != 1 or not all(isinstance(size, int) for size in shape):
-            raise ModelFileError(f"{where}: its input is {tuple(shape)}, expected (1, channels, n_mels, frames)")
+            wanted = (1, *FrontEnd.from_dict(bundle.front_end, where).shape)
+            raise wrong_input(where, tuple(shape), "(1, channels, n_mels, frames)", wanted)
         if len(classes) != 2 or classes[0] != 1 or not isinstance(classes[1], int):
             raise ModelFileError(f"{where}: its output is {tuple(classes)}, expected (1, classes)")
         self._session, self._input, self._output = session, inputs[0].name, outputs[0].name

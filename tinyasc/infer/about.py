@@ -1,0 +1,78 @@
+"""What a model file says of itself, read without a runtime."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyasc.errors import ModelFileError
+from tinyasc.frontend import FrontEnd
+from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, read_model
+from tinyasc_export.bundle import Bundle
+from tinyasc_export.onnx_metadata import read_onnx_bundle
+from tinyasc_export.tflite_metadata import read_tflite_bundle
+
+ZIP = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class About:
+    """A model file from outside, and what travels in it.
+
+    Args:
+        path: the file.
+        kind: "TFLite", "ONNX" or "graph" (the .npz of a compression).
+        size: bytes.
+        blake2b: of its bytes, 32 hexadecimal characters, as report.json has it.
+        bundle: labels, front end and card; None for a file without a card.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    blake2b: str
+    bundle: Bundle | None
+
+    @property
+    def front_end(self) -> FrontEnd | None:
+        """The front end as a record; None for a file without a card.
+
+        Raises:
+            ModelFileError: it cannot be used.
+        """
+        return None if self.bundle is None else FrontEnd.from_dict(self.bundle.front_end, str(self.path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain JSON values; of a file without a card the last three are None."""
+        bundle = self.bundle
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "bytes": self.size,
+            "blake2b": self.blake2b,
+            "labels": None if bundle is None else list(bundle.labels),
+            "front_end": None if bundle is None else bundle.front_end,
+            "card": None if bundle is None else bundle.card,
+        }
+
+
+def read_about(path: Path) -> About:
+    """Reads a .tflite or .onnx file, or the graph-*.npz of a compression; nothing in it is run.
+
+    Raises:
+        ModelFileError: missing, damaged or of another kind.
+    """
+    data, where = read_model(path)
+    if data[4:8] == TFLITE_IDENTIFIER:
+        kind, bundle = "TFLite", read_tflite_bundle(data, where)
+    elif data[:4] == ZIP and path.suffix == ".npz":
+        from tinyasc_export.graphfile import load_graph  # the one that needs the whole graph
+
+        kind, bundle = "graph", load_graph(data, where)[1]
+    elif path.suffix == ".onnx":
+        kind, bundle = "ONNX", read_onnx_bundle(data, where)
+    else:
+        raise ModelFileError(f"{where}: neither a .tflite nor an .onnx model, nor a graph-*.npz of `tinyasc compress`")
+    return About(path, kind, len(data), hashlib.blake2b(data, digest_size=16).hexdigest(), bundle)
