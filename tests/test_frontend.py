@@ -472,3 +472,37 @@ def test_a_click_is_loudest_in_the_frame_of_its_time(center, deltas):
         click = np.zeros(front_end.clip_samples)
         click[round(times[frame] * front_end.sample_rate)] = 1
         assert log_mel(click, front_end)[0].sum(axis=0).argmax() == frame
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fmax", {}),
+        ("fmax", ""),
+        ("fmax", False),
+        ("amin", "1e-10"),
+        ("amin", True),
+        ("window", 7),
+        ("sample_rate", 10**400),
+        ("sample_rate", 2**31),
+        ("n_fft", 2**20),
+        ("n_mels", 2**20),
+        ("clip_samples", 2**40),
+        ("hop_length", 1),
+        ("band_scale", [1e300] * 64),
+        ("band_offset", "x" * 64),
+        ("pre_emphasis", None),
+    ],
+)
+def test_damaged_records_are_refused_and_take_no_memory(field, value):
+    record = FrontEnd().to_dict() | {"clip_samples": 2**24} | {field: value}
+    with pytest.raises(ModelFileError, match="its front-end record cannot be used"):
+        FrontEnd.from_dict(record, "m")
+
+
+def test_features_beyond_float32_are_refused_without_a_warning(recwarn):
+    loud = np.full(FrontEnd().clip_samples, 3e38, np.float32)
+    assert np.isfinite(features(loud, FrontEnd())).all()
+    with pytest.raises(InputError, match="far beyond full scale"):
+        features(loud, FrontEnd(log=False))
+    assert not recwarn.list

@@ -26,6 +26,8 @@ from tinyasc.errors import InputError
 _UNKNOWN_SIZE = 0x7FFF0000
 # Of one block of `read_blocks`: 1 MiB as float32.
 BLOCK_VALUES = 1 << 18
+# Of one file in memory: 4 GiB, three hours in stereo at 48 kHz. A few MB of FLAC can hold days of silence.
+MAX_VALUES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,14 @@ def read_blocks(path: str | Path, sample_rate: int, *, stereo: bool = False) -> 
 def _decode(path: str | Path) -> tuple[np.ndarray, int]:
     """The file's samples, (frames, channels) float32, and its rate."""
     with _open(path) as sound:
+        if sound.frames * sound.channels > MAX_VALUES:
+            raise InputError(
+                f"{path}: {sound.frames} frames of {sound.channels} channels are more than is read at once; cut it "
+                "into shorter files"
+            )
         try:
-            samples = sound.read(dtype="float32", always_2d=True)
+            # The count is named because soundfile does not look it up in files that cannot be wound back (GSM).
+            samples = sound.read(sound.frames, dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: damaged or cut off ({_reason(error)}); copy or convert it again") from None
         except (MemoryError, ValueError):
@@ -202,7 +210,7 @@ def _open(path: str | Path) -> soundfile.SoundFile:
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise InputError(f"{path}: is {kind}; give the path of one audio file")
         with open(path, "rb") as stream:
-            patched = _check_riff(path, stream, status.st_size)
+            unfinished = _check_riff(path, stream, status.st_size)
             _check_ogg(path, stream, status.st_size)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
@@ -215,18 +223,40 @@ def _open(path: str | Path) -> soundfile.SoundFile:
     try:
         # Bytes on POSIX: soundfile encodes strings strictly, which fails on file names that are not UTF-8.
         name: Any = os.fsencode(path) if os.name == "posix" else str(path)
-        return soundfile.SoundFile(name if patched is None else io.BytesIO(patched))
+        return soundfile.SoundFile(name if unfinished is None else unfinished)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: no audio file that libsndfile can open ({_reason(error)}); convert it to WAV or FLAC"
         ) from None
 
 
-def _check_riff(path: str | Path, stream: BinaryIO, size: int) -> bytes | None:
+class _Filled(io.FileIO):
+    """A file of `size` bytes, as it was when it was looked at, that reads as if `patch` stood at byte `at`."""
+
+    def __init__(self, path: str | Path, size: int, at: int, patch: bytes) -> None:
+        super().__init__(path, "rb")
+        self._size, self._at, self._patch = size, at, patch
+
+    def readinto(self, buffer: Any) -> int:
+        start = self.tell()
+        view = memoryview(buffer).cast("B")
+        count = super().readinto(view[: max(0, min(len(view), self._size - start))]) or 0
+        low, high = max(start, self._at), min(start + count, self._at + len(self._patch))
+        if low < high:
+            view[low - start : high - start] = self._patch[low - self._at : high - self._at]
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            offset, whence = self._size + offset, os.SEEK_SET
+        return super().seek(offset, whence)
+
+
+def _check_riff(path: str | Path, stream: BinaryIO, size: int) -> _Filled | None:
     """Refuses a WAV whose data chunk promises more than the file holds.
 
     Returns:
-        The whole file with its size filled in where the header left it 0 (a recorder that was killed or wrote
+        The file with its size filled in where the header left it 0 (a recorder that was killed or wrote
         to a pipe), since libsndfile reads no samples from it; None for every other file.
     """
     head = stream.read(12)
@@ -251,9 +281,7 @@ def _check_riff(path: str | Path, stream: BinaryIO, size: int) -> bytes | None:
                     f"{max(0, size - start)} are there; copy or export it again"
                 )
             if length == 0 and size > start and riff_size + 8 != size:
-                stream.seek(0)
-                whole = stream.read()
-                return whole[: start - 4] + struct.pack(order + "I", size - start) + whole[start:]
+                return _Filled(path, size, start - 4, struct.pack(order + "I", min(size - start, 0xFFFFFFFF)))
             return None
         stream.seek(start + length + length % 2)
     return None
@@ -289,9 +317,14 @@ def _resample(path: str | Path, samples: np.ndarray, from_rate: int, to_rate: in
     import soxr
 
     try:
-        return soxr.resample(samples, from_rate, to_rate, quality="HQ")
+        resampled = soxr.resample(samples, from_rate, to_rate, quality="HQ")
     except (ValueError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: cannot be resampled from {from_rate} to {to_rate} Hz ({_reason(error)})") from None
+    if len(resampled) == 0:
+        raise InputError(
+            f"{path}: too short, {len(samples)} samples at {from_rate} Hz are not one at {to_rate} Hz; record it longer"
+        )
+    return resampled
 
 
 def _resampler(path: str | Path, from_rate: int, to_rate: int, channels: int) -> Any:

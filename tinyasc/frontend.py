@@ -22,9 +22,21 @@ MEL_SCALES = ("slaney", "htk")
 ARITHMETICS = ("reference",)
 # Older records lack these fields; they mean their defaults.
 ADDED_FIELDS = ("pre_emphasis", "stereo", "log", "deltas")
+# Of one record, far beyond any in use: a damaged one must not ask for all the memory there is.
+MAX_RATE, MAX_N_FFT, MAX_N_MELS, MAX_CLIP_SAMPLES, MAX_SPECTRUM = 10**6, 1 << 16, 1 << 10, 1 << 25, 1 << 25
+MAX_FLOAT = 1e30  # float32 holds it, and its product with a level in dB
 # Frames of context that one order of deltas takes, half on either side.
 DELTA_FRAMES = 4
 
+# What JSON may give for a field, by the type that is written at it.
+_PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "tuple[float, ...]": (tuple,),
+}
 # A numpy array or a torch tensor.
 Array = TypeVar("Array", bound=Any)
 
@@ -101,10 +113,23 @@ class FrontEnd:
             (self.amin > 0, "amin must be positive", self.amin),
             (0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 excluded", self.pre_emphasis),
             (self.deltas in (0, 1, 2), "deltas must be 0, 1 or 2", self.deltas),
+            (self.sample_rate <= MAX_RATE, f"sample_rate must be at most {MAX_RATE}", self.sample_rate),
+            (self.n_fft <= MAX_N_FFT, f"n_fft must be at most {MAX_N_FFT}", self.n_fft),
+            (self.n_mels <= MAX_N_MELS, f"n_mels must be at most {MAX_N_MELS}", self.n_mels),
+            (
+                self.clip_samples <= MAX_CLIP_SAMPLES,
+                f"clip_samples must be at most {MAX_CLIP_SAMPLES}",
+                self.clip_samples,
+            ),
         )
         for holds, rule, value in rules:
             if not holds:
                 raise InputError(f"front end: {rule}, got {value}")
+        if self.n_frames() * self.n_fft > MAX_SPECTRUM:
+            raise InputError(
+                f"front end: a clip of {self.n_frames()} frames of {self.n_fft} samples is more than {MAX_SPECTRUM} "
+                "values; take a longer hop or shorter clips"
+            )
         values = self.channels * self.n_mels
         for name in ("band_scale", "band_offset"):
             if len(getattr(self, name)) not in (0, values):
@@ -165,11 +190,12 @@ class FrontEnd:
             for f in dataclasses.fields(cls):
                 value = plain[f.name]
                 numbers = value if isinstance(value, tuple) else [value]
-                wrong = any(f.type == kind.__name__ and type(value) is not kind for kind in (int, bool))
-                if wrong or any(isinstance(v, float) and not np.isfinite(v) for v in numbers):
+                # Falsy values of other types would pass for "none": `fmax` as {}.
+                wrong = type(value) not in _PLAIN_TYPES[f.type]
+                if wrong or any(isinstance(v, float) and not abs(v) < MAX_FLOAT for v in numbers):
                     raise ValueError(f"{f.name} is {value!r:.60}")
             return cls(**plain)
-        except (TypeError, ValueError, InputError) as error:
+        except (TypeError, ValueError, OverflowError, InputError) as error:
             raise ModelFileError(f"{where}: its front-end record cannot be used: {error}") from None
 
     def without_normalization(self) -> FrontEnd:
@@ -272,8 +298,16 @@ def log_mel(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 
 def features(samples: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """Normalised features of one clip: `log_mel`, then `normalize`. (channels, n_mels, frames) float32."""
-    return normalize(log_mel(samples, front_end), front_end)
+    """Normalised features of one clip: `log_mel`, then `normalize`. (channels, n_mels, frames) float32.
+
+    Raises:
+        InputError: as `log_mel`, or samples so far beyond full scale that float32 does not hold their features.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mel = normalize(log_mel(samples, front_end), front_end)
+    if not np.isfinite(mel).all():
+        raise InputError("the clip's features are infinite, its samples lie far beyond full scale; export it again")
+    return mel
 
 
 def normalize(mel: np.ndarray, front_end: FrontEnd) -> np.ndarray:

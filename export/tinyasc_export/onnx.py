@@ -12,6 +12,9 @@ from tinyasc_export.graph import Graph
 from tinyasc_export.onnx_metadata import read_onnx_bundle
 from tinyasc_export.onnx_nodes import INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME, Writer
 from tinyasc_export.onnx_quantized import QuantizedWriter
+from tinyasc_export.seal import UNSEALED, seal
+
+SEAL_KEY = "tinyasc_seal"
 
 __all__ = ["INPUT_NAME", "IR_VERSION", "OPSET", "OUTPUT_NAME", "label_onnx", "read_onnx_bundle", "to_onnx"]
 
@@ -22,7 +25,8 @@ def to_onnx(graph: Graph, bundle: Bundle | None = None, *, weights: str = "float
     Args:
         graph: float32 throughout, or quantised throughout with int8 or int16 activations. Its input (1, H, W, C)
             becomes "features" (1, C, H, W), its output "logits"; both are float32 in every file.
-        bundle: what travels with the graph, written into `metadata_props` under `tinyasc`; None for none.
+        bundle: what travels with the graph, written into `metadata_props` under `tinyasc`, with the file's hash
+            (`tinyasc_export.seal`) under `tinyasc_seal`; None for none.
         weights: "float32" or "float16", of a float graph's constants. In float16 a Cast follows each, so that the
             arithmetic stays float32 on every runtime.
 
@@ -43,10 +47,7 @@ def to_onnx(graph: Graph, bundle: Bundle | None = None, *, weights: str = "float
             if t.dtype != "float32" or t.quantized:
                 raise GraphError(f"tensor {t.name} is {t.dtype}; a float ONNX file wants float32 throughout")
         model = Writer(graph, half=weights == "float16").model()
-    if bundle is not None:
-        helper.set_model_props(model, {METADATA_KEY: bundle.to_json()})
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return _written(model, bundle)
 
 
 def label_onnx(data: bytes, bundle: Bundle, doc_string: str) -> bytes:
@@ -57,9 +58,16 @@ def label_onnx(data: bytes, bundle: Bundle, doc_string: str) -> bytes:
     """
     model = _parsed(data, "the model")
     model.doc_string = doc_string
-    helper.set_model_props(model, {METADATA_KEY: bundle.to_json()})
+    return _written(model, bundle)
+
+
+def _written(model: onnx.ModelProto, bundle: Bundle | None) -> bytes:
+    """The checked model as bytes, sealed where it carries a bundle."""
+    if bundle is not None:
+        helper.set_model_props(model, {SEAL_KEY: UNSEALED, METADATA_KEY: bundle.to_json()})
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    data = model.SerializeToString(deterministic=True)
+    return data if bundle is None else seal(data)
 
 
 def _parsed(data: bytes, where: str) -> onnx.ModelProto:

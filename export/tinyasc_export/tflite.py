@@ -19,6 +19,7 @@ from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import GraphError
 from tinyasc_export.graph import Graph, Op, Tensor, padding_mode
 from tinyasc_export.lower import store_float16
+from tinyasc_export.seal import UNSEALED, seal
 from tinyasc_export.tflite_metadata import IDENTIFIER
 from tinyasc_export.tflite_metadata import read_tflite_bundle as read_bundle
 from tinyasc_export.tflite_rules import BIAS_TYPE, check_integer_graph
@@ -61,7 +62,7 @@ _DEQUANTIZE_VERSION = 3  # the first that reads float16
 _VERSION_COLUMN = {"float32": 1, "int8": 2, "int16": 3}
 
 
-def to_tflite(graph: Graph, bundle: Bundle | None = None, *, weights: str | None = None) -> bytes:
+def to_tflite(graph: Graph, bundle: Bundle | None = None, *, weights: str | None = None, sealed: bool = True) -> bytes:
     """The graph as a .tflite file.
 
     Args:
@@ -71,6 +72,7 @@ def to_tflite(graph: Graph, bundle: Bundle | None = None, *, weights: str | None
         bundle: what travels with the graph, written as metadata named `tinyasc`; None for none.
         weights: "float16" stores the constants of a float32 graph as float16, as `lower.store_float16` does; each is
             read through a DEQUANTIZE. None leaves them as they are.
+        sealed: write the file's hash beside the bundle (`tinyasc_export.seal`); earlier versions did not.
 
     Returns:
         The file's bytes.
@@ -91,7 +93,7 @@ def to_tflite(graph: Graph, bundle: Bundle | None = None, *, weights: str | None
     else:
         graph = graph if weights is None else store_float16(graph)
         _check_float_graph(graph)
-    return _Writer(graph).write(bundle)
+    return _Writer(graph).write(bundle, sealed=sealed)
 
 
 def constant_bytes(data: bytes) -> int:
@@ -189,7 +191,8 @@ class _Writer:
         self._operand_of: dict[tuple[tuple[int, ...], bytes], int] = {}
         self._codes: dict[tuple[int, int], int] = {}
 
-    def write(self, bundle: Bundle | None) -> bytes:
+    def write(self, bundle: Bundle | None, *, sealed: bool) -> bytes:
+        sealed = sealed and bundle is not None
         graph = self.graph
         self._tensor(graph.tensors[graph.input], INPUT_NAME)
         for op in graph.ops:
@@ -201,7 +204,7 @@ class _Writer:
         subgraph.outputs = _int32([self.indices[graph.output]])
         model: Any = schema.ModelT()
         model.version = 3
-        model.description = "tinyasc"
+        model.description = UNSEALED if sealed else "tinyasc"
         model.subgraphs = [subgraph]
         model.operatorCodes = [_operator_code(code, version) for code, version in self._codes]
         if bundle is not None:
@@ -212,7 +215,8 @@ class _Writer:
         model.buffers = self.buffers
         builder = _SharingBuilder()
         builder.Finish(model.Pack(builder), IDENTIFIER)
-        return bytes(builder.Output())
+        data = bytes(builder.Output())
+        return seal(data) if sealed else data
 
     def _buffer(self, payload: bytes) -> int:
         """Index of the buffer that holds `payload`."""

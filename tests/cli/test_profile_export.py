@@ -25,6 +25,11 @@ from tinyasc.training.fit import logits
 from tinyasc.training.heard import Heard
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.run import Run, Trained
+from tinyasc_export.graphfile import load_graph
+from tinyasc_export.onnx_check import check_onnx
+from tinyasc_export.seal import check_seal
+from tinyasc_export.tflite import read_bundle, to_tflite
+from tinyasc_export.tflite_check import check_tflite
 
 FRONT_END = FrontEnd(
     sample_rate=8000, clip_samples=4096, n_fft=512, win_length=512, hop_length=128, n_mels=16, fmax=4000
@@ -111,6 +116,19 @@ def test_profile_of_a_file_says_its_own_precision(student):
         assert {r["rule"]: r["met"] for r in result["rules"]}["dcase2022-t1"] is met
     result = json.loads(invoke("profile", student, "--precision", "fp32", "--json").stdout)
     assert result["precision"] == "fp32"
+
+
+def test_profile_reads_a_file_of_before_files_had_a_seal(student, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(student, run)
+    file = run / "model-int8.tflite"
+    graph, _ = load_graph((run / "graph-int8.npz").read_bytes(), "g")
+    older = to_tflite(graph, read_bundle(file.read_bytes(), "m"), sealed=False)
+    assert check_seal(file.read_bytes(), "m") and check_seal(older, "m") is None
+    file.write_bytes(older)
+    assert json.loads(invoke("profile", file, "--json").output)
+    file.write_bytes(older[:-1] + b"\1")
+    invoke("profile", file, code=2)
 
 
 def test_profile_at_16_bits_of_a_run_that_trained_none(student, tmp_path):
@@ -257,6 +275,17 @@ def test_a_teacher_goes_through_torch_and_says_so(teacher, tmp_path):
     np.testing.assert_allclose(answers, expected, atol=1e-4 * np.abs(expected).max())
     for options in (["--to", "tflite", "--precision", "fp32"], ["--to", "onnx", "--precision", "int8"]):
         assert "is a teacher" in invoke("export", teacher, *options, code=2).stderr
+
+
+def test_every_exported_file_is_sealed_and_passes_the_checks(student, teacher, tmp_path):
+    """A teacher's file comes from torch's own exporter, with operators of its choice."""
+    for name, run, precisions in (("s", student, ("fp32", "fp16", "int8")), ("t", teacher, ("fp32",))):
+        for to in ("onnx", "tflite") if run is student else ("onnx",):
+            for precision in precisions:
+                out = tmp_path / f"{name}-{precision}.{to}"
+                invoke("export", run, "--to", to, "--precision", precision, "-o", out)
+                assert check_seal(out.read_bytes(), "m")
+                (check_onnx if to == "onnx" else check_tflite)(out.read_bytes(), "m")
 
 
 def test_a_student_that_was_not_compressed_has_no_integers(tmp_path):

@@ -27,6 +27,7 @@ COMMANDS_ALONE = (
     "listen.md",
     "name-clips.md",
     "read-a-report.md",
+    "simulate.md",
     "train-on-many-machines.md",
 )
 RECIPES_ALONE = "training-recipes.md"  # read by tests/training/test_recipe.py

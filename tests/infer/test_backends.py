@@ -117,3 +117,16 @@ def test_a_missing_runtime_is_named_with_its_extra(monkeypatch):
         OnnxBackend(onnx)
     with pytest.raises(TinyascError, match="pip install ai-edge-litert"):
         LiteRtBackend(tflite)
+
+
+def test_a_model_that_fails_while_it_runs_is_one_line():
+    """onnxruntime finds some shapes impossible only then, and its exceptions have no base class of their own."""
+
+    class Failing:
+        def run(self, *args):
+            raise Exception("Non-zero status code\nwhile running Reshape")
+
+    model = OnnxBackend(tiny.onnx())
+    model._session = Failing()
+    with pytest.raises(ModelFileError, match=r"^model: onnxruntime cannot run this model: Non-zero status code while"):
+        model.logits(np.zeros(SHAPE, np.float32))

@@ -13,7 +13,7 @@ import tiny_models as tiny
 
 from tinyasc.audio import read_audio
 from tinyasc.frontend import FrontEnd, features, fit_length
-from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import load
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.graph import Graph

@@ -12,7 +12,7 @@ import pydantic
 
 from tinyasc.compress.deploy import OVER_BUDGET
 from tinyasc.errors import InputError
-from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import Model, load
 from tinyasc.training.backend import group_model, torch_model
 from tinyasc.training.count import parameters_and_macs

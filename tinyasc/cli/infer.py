@@ -18,6 +18,7 @@ from tinyasc.infer.backends.choose import AUTO, BACKENDS
 from tinyasc.infer.batch import Answer, Job, answers
 from tinyasc.infer.clips import find_clips, read_list
 from tinyasc.infer.find import default_model
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.records import as_record
 from tinyasc.infer.runner import Model
 from tinyasc.infer.tta import CHANGES, parse_tta
@@ -159,6 +160,7 @@ def command(
       find . -name '*.flac' -print0 | tinyasc infer --list - --out scenes.csv
       tinyasc infer --model other.tflite --front-end front-end.json --labels airport,bus,park clip.wav
     """  # noqa: D301 (click reads the backspace)
+    ctx.with_resource(quiet_stderr())
     if not clips and list_file is None:
         raise click.UsageError("Missing argument 'CLIP...'", ctx)
     predicting = _asked(tta, seed, all_copies, window_hop, aggregate)

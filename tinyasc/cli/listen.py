@@ -20,10 +20,10 @@ from typing import Any
 import click
 
 from tinyasc.errors import InputError, TinyascError
-from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.find import default_model
 from tinyasc.infer.listening import UNKNOWN, Answer, Counts, Listener, run
 from tinyasc.infer.pcm import FORMATS, MAX_CHANNELS, MAX_RATE, PcmLayout, Read
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import load
 from tinyasc.infer.sources import Microphone, PipeSource, load_sounddevice
 

@@ -20,8 +20,9 @@ from tinyasc.errors import InputError, TinyascError
 from tinyasc.evaluate import metrics
 from tinyasc.files import write_atomic
 from tinyasc.frontend import FrontEnd
-from tinyasc.infer.backends.litert_backend import LiteRtBackend, quiet_stderr
+from tinyasc.infer.backends.litert_backend import LiteRtBackend
 from tinyasc.infer.backends.onnx_backend import OnnxBackend
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import Model
 from tinyasc.training.features import Part
 from tinyasc.training.progress import progress

@@ -18,7 +18,7 @@ from tinyasc.compress import micro
 from tinyasc.compress.deploy import Deployed, Written, arena_bytes, graph_features, run_file
 from tinyasc.errors import TinyascError
 from tinyasc.evaluate import metrics
-from tinyasc.infer.backends.litert_backend import quiet_stderr
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import Model, load
 from tinyasc.training.features import Part
 from tinyasc_export import reference

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyasc.errors import InputError, TinyascError
-from tinyasc.infer.backends.litert_backend import quiet_stderr
 from tinyasc.infer.longclips import predict_file
+from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import Model, Prediction, load
 
 # Clips that wait for each worker, so that none is idle while a slow one holds up the order.

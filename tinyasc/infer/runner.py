@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features
-from tinyasc.infer.backends.base import Backend
+from tinyasc.infer.backends.base import Backend, check_model_path
 from tinyasc.infer.backends.choose import AUTO, open_backend
 from tinyasc.infer.tta import Copy, Tta, decided, parse_tta
 from tinyasc.infer.windows import AGGREGATES, aggregate, hop_samples, windows
@@ -107,9 +107,8 @@ class Model:
                 f"{len(self.labels)} labels; export the model again"
             )
         temperature = self.card.get("temperature", 1)
-        number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-        if not number or not (math.isfinite(temperature) and temperature > 0):
-            raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r}")
+        if not _positive(temperature):
+            raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r:.60}")
         self.temperature = float(temperature)
         self.log_weights = self._log_weights()
         counts = self.card.get("counts")
@@ -216,8 +215,7 @@ class Model:
     def _log_weights(self) -> np.ndarray:
         stated = self.card.get("decision_weights", {})
         for label, weight in stated.items() if isinstance(stated, dict) else [(None, stated)]:
-            number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if label not in self.labels or not number or not (math.isfinite(weight) and weight > 0):
+            if label not in self.labels or not _positive(weight):
                 raise ModelFileError(
                     f"{self.where}: its card's decision_weights must be positive numbers by label, got {stated!r:.60}"
                 )
@@ -276,8 +274,19 @@ def load(
         TinyascError: its runtime is not installed.
     """
     path = Path(path)
+    check_model_path(path)
     described = _described(front_end, labels, outputs)
     return _model(open_backend(path, backend, exact=exact, described=described), path, described)
+
+
+def _positive(value: object) -> bool:
+    """Whether a value of a card is a number above zero that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value) and value > 0
+    except OverflowError:  # an integer of more than 308 digits
+        return False
 
 
 def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs: str) -> Bundle | None:
@@ -309,7 +318,8 @@ def _x(shape: tuple[int, ...]) -> str:
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax over the last axis of logits / temperature, in float64."""
     below = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    powers = np.exp(below / temperature)
+    with np.errstate(over="ignore"):  # a tiny temperature: the rest is infinitely less likely
+        powers = np.exp(below / temperature)
     return powers / powers.sum(axis=-1, keepdims=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +13,7 @@ from tinyasc_export.bundle import Bundle
 from tinyasc_export.errors import ModelFileError
 
 TFLITE_IDENTIFIER = b"TFL3"
+MAX_MODEL_BYTES = 1 << 30  # ten times the largest teacher; a disk image that was named by mistake is more
 OUTPUTS = ("logits", "probabilities")  # what a model without a card may give
 
 
@@ -32,6 +35,31 @@ class Backend(Protocol):
         ...
 
 
+def check_model_path(path: Path) -> None:
+    """Makes sure that a path can be opened and read to its end: a named pipe would wait for a writer for ever.
+
+    Raises:
+        ModelFileError: missing, a folder, no regular file, or larger than any model.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise unreadable(path, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ModelFileError(f"{path}: cannot read this model file: it is {kind}; name a .tflite or .onnx file")
+    if status.st_size > MAX_MODEL_BYTES:
+        raise ModelFileError(
+            f"{path}: cannot read this model file: {status.st_size} bytes are more than a model has; name another"
+        )
+
+
+def unreadable(path: Path | str, error: OSError | ValueError) -> ModelFileError:
+    """The refusal of a file that the system does not hand out."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return ModelFileError(f"{path}: cannot read this model file: {reason}; check the path and its rights")
+
+
 def read_model(path_or_bytes: Path | str | bytes) -> tuple[bytes, str]:
     """The content of a model file, and the name by which error lines call it.
 
@@ -42,11 +70,11 @@ def read_model(path_or_bytes: Path | str | bytes) -> tuple[bytes, str]:
         content, where = path_or_bytes, "model"
     else:
         where = str(path_or_bytes)
+        check_model_path(Path(path_or_bytes))
         try:
             content = Path(path_or_bytes).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ModelFileError(f"{where}: cannot read this model file: {reason}") from None
+        except OSError as error:
+            raise unreadable(where, error) from None
     if not content:
         raise ModelFileError(f"{where}: the model file is empty; export the model again")
     return content, where

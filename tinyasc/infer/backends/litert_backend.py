@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,6 @@ import numpy as np
 
 from tinyasc.frontend import FrontEnd
 from tinyasc.infer.backends.base import (
-    TFLITE_IDENTIFIER,
     check_features,
     one_line,
     read_model,
@@ -23,6 +18,7 @@ from tinyasc.infer.backends.base import (
 )
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.errors import ModelFileError, TinyascError
+from tinyasc_export.tflite_check import check_tflite
 from tinyasc_export.tflite_metadata import read_tflite_bundle
 
 DTYPES = (np.float32, np.int8, np.int16)
@@ -53,9 +49,7 @@ class LiteRtBackend:
         described: Bundle | None = None,
     ) -> None:
         content, where = read_model(path_or_bytes)
-        # The runtime is native code: what can be checked is checked before it sees the bytes.
-        if content[4:8] != TFLITE_IDENTIFIER:
-            raise ModelFileError(f"{where}: not a .tflite model (its identifier is missing)")
+        check_tflite(content, where)
         bundle = read_tflite_bundle(content, where) or described
         if bundle is None:
             raise without_card(where)
@@ -112,28 +106,6 @@ def dequantize(q: np.ndarray, details: dict[str, Any]) -> np.ndarray:
         return q
     scale, zero_point = details["quantization"]
     return ((q.astype(np.float64) - zero_point) * scale).astype(np.float32)
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keeps the runtime's notes ("Created TensorFlow Lite XNNPACK delegate") off a command's standard error.
-
-    They come from native code that has no switch for them, so the file descriptor itself is turned away. That
-    holds for the whole process: for commands, not for libraries.
-    """
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # standard error is closed: nothing to keep quiet
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _interpreter(content: bytes, where: str, num_threads: int, *, exact: bool) -> Any:

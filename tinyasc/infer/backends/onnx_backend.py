@@ -10,8 +10,9 @@ from tinyasc.frontend import FrontEnd
 from tinyasc.infer.backends.base import check_features, one_line, read_model, without_card, wrong_input
 from tinyasc_export.bundle import METADATA_KEY, Bundle
 from tinyasc_export.errors import ModelFileError, TinyascError
+from tinyasc_export.onnx_check import check_onnx
 
-SEVERITY_ERROR = 3
+SEVERITY_FATAL = 4  # errors come as exceptions, too
 
 
 class OnnxBackend:
@@ -38,9 +39,10 @@ class OnnxBackend:
                 "install it with: pip install 'tinyasc[onnx]', or take the .tflite file"
             ) from None
         content, where = read_model(path_or_bytes)
+        check_onnx(content, where)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = num_threads
-        options.log_severity_level = SEVERITY_ERROR
+        options.log_severity_level = SEVERITY_FATAL
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             metadata = session.get_modelmeta().custom_metadata_map
@@ -66,9 +68,13 @@ class OnnxBackend:
         self._session, self._input, self._output = session, inputs[0].name, outputs[0].name
         self.input_shape = (int(shape[1]), int(shape[2]), int(shape[3]))
         self.n_classes = classes[1]
+        self._where = where
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) features to (K,) float32 logits."""
         features = check_features(features, self.input_shape)
-        answer = self._session.run([self._output], {self._input: features[None]})[0]
+        try:
+            answer = self._session.run([self._output], {self._input: features[None]})[0]
+        except Exception as error:  # as above
+            raise ModelFileError(f"{self._where}: onnxruntime cannot run this model: {one_line(error)}") from None
         return np.asarray(answer, np.float32)[0]
