@@ -2,12 +2,12 @@
 
 import io
 import os
-import resource
 import struct
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +51,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "m.tflite").write_bytes(tiny.tflite_int8())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def peak_rss(*, fresh=True):
+    """The most memory held so far, KiB; with `fresh` counted from now on."""
+    if fresh:
+        Path("/proc/self/clear_refs").write_text("5")
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1])
 
 
 def infer(*args):
@@ -165,10 +173,10 @@ def sparse_rf64(path, frames, rate, channels, bits=64):
 
 def test_ten_hours_of_eight_channels_are_not_read_into_memory(folder):
     sparse_rf64("long.wav", 10 * 3600 * 192000, 192000, 8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_rss()
     with pytest.raises(InputError, match=r"long\.wav: 6912000000 frames of 8 channels are more than is read at once"):
         read_audio("long.wav", 8000)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
+    assert peak_rss(fresh=False) - before < 50_000
 
 
 def test_a_header_that_promises_too_much_takes_no_memory(folder, monkeypatch):
@@ -178,9 +186,12 @@ def test_a_header_that_promises_too_much_takes_no_memory(folder, monkeypatch):
     whole[21] |= 0x0F  # the count's highest bits, in STREAMINFO
     whole[22:26] = b"\xff" * 4
     (folder / "clip.flac").write_bytes(whole)
-    refused("clip.flac", f"{2**36 - 1} frames of 1 channels are more than is read at once")
+    refused("clip.flac", "damaged or cut off")  # read piece by piece, it ends before its count
+    with pytest.raises(InputError, match=f"{2**36 - 1} frames of 1 channels are more than is read at once"):
+        read_audio("clip.flac", 8000)
     monkeypatch.setattr(audio, "MAX_VALUES", 2**40)
-    refused("clip.flac", "; ")
+    with pytest.raises(InputError, match="; "):
+        read_audio("clip.flac", 8000)
     assert MAX_VALUES < 2**36
 
 
@@ -228,11 +239,13 @@ def test_a_file_that_grows_while_it_is_read(folder, data_size):
 def test_a_file_that_shrinks_while_it_is_read(folder, monkeypatch, data_size):
     path = folder / "shrinking.wav"
     path.write_bytes(wav(np.arange(20000), data_size))
-    opened = soundfile.SoundFile
+    opened, opens = soundfile.SoundFile, []
 
     def shrink(*args, **kwargs):
         sound = opened(*args, **kwargs)
-        os.truncate(path, 20000)
+        opens.append(sound)
+        if len(opens) == 2:  # the first looks at the header alone
+            os.truncate(path, 20000)
         return sound
 
     monkeypatch.setattr(audio.soundfile, "SoundFile", shrink)
