@@ -87,7 +87,10 @@ def test_16_bits_within_a_ram_limit_and_their_frontier(folder):
     for name in ("f.png", "f.json", "run/frontier.png", "run/frontier.json"):
         assert (folder / name).stat().st_size > 500
     assert (folder / "f.json").read_bytes() == (run / "frontier.json").read_bytes()
-    # What comes after takes this file.
+    # What comes after takes this file, and not the int8 graph that nothing was measured in.
+    assert "int16x8" in tinyasc("profile", "run").stdout
+    tinyasc("export", "run", "--to", "onnx")
+    assert (run / "model-int16x8.onnx").is_file() and not (run / "model-int8.onnx").exists()
     lines = tinyasc("evaluate", "run", "--json", "--split", "validation").stdout.splitlines()
     assert [json.loads(line)["model"] for line in lines] == ["teacher", "model-fp32.tflite", "model-int16x8.tflite"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tinyasc.compress.export import FORMATS, NO_FRONT_END, PRECISIONS, C, export, export_c
+from tinyasc.compress.stored import main_precision
 from tinyasc.errors import InputError
 from tinyasc.files import write_atomic, write_folder_atomic
 from tinyasc.frontend_device import BOARD_ARITHMETICS
@@ -24,9 +25,8 @@ from tinyasc_export.rounding import ROUNDINGS
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    default="int8",
-    show_default=True,
-    help="fp16 stores float16 weights; int16x8 has 16-bit activations and 8-bit weights.",
+    help="fp16 stores float16 weights; int16x8 has 16-bit activations and 8-bit weights [default: the one that the run "
+    "was made for].",
 )
 @click.option(
     "--output",
@@ -58,7 +58,7 @@ from tinyasc_export.rounding import ROUNDINGS
 def command(
     model: Path | None,
     to: str,
-    precision: str,
+    precision: str | None,
     output: Path | None,
     rounding: str | None,
     front_end: str | None,
@@ -81,6 +81,7 @@ def command(
     if model is None:
         model = newest_model(Path(".")).parent
         click.echo(f"run: {model} (newest compression in ./runs)", err=True)
+    precision = precision or main_precision(model if model.is_dir() else model.absolute().parent)
     if to == C:
         arithmetic = front_end or BOARD_ARITHMETICS[0]
         if arithmetic == NO_FRONT_END and window_hop is not None:

@@ -28,9 +28,7 @@ WIDTH = 150
 @click.option(
     "--precision",
     type=click.Choice(["int8", "int16x8", "fp32"]),
-    default="int8",
-    show_default=True,
-    help="Which of a run's graphs; a file says its own.",
+    help="Which of a run's graphs [default: the one that the run was made for]; a file says its own.",
 )
 @click.option("--drift", "with_drift", is_flag=True, help="SQNR and cosine of every tensor against the float graph.")
 @click.option("--data", "data_name", metavar="NAME", help="Data set for --drift [default: the run's].")
@@ -46,7 +44,7 @@ WIDTH = 150
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the tables.")
 def command(
     model: Path | None,
-    precision: str,
+    precision: str | None,
     with_drift: bool,
     data_name: str | None,
     root: str | None,

@@ -38,9 +38,7 @@ HOST = "the features were computed on this machine by the numpy front end; the f
 @click.option(
     "--precision",
     type=click.Choice(["int8", "int16x8"]),
-    default="int8",
-    show_default=True,
-    help="Which of a run's graphs; a file says its own.",
+    help="Which of a run's graphs [default: the one that the run was made for]; a file says its own.",
 )
 @click.option(
     "--rounding", type=click.Choice(tuple(ROUNDINGS)), default="tflite", show_default=True, help="Of the arithmetic."
@@ -64,7 +62,7 @@ def command(
     model: Path | None,
     clips: tuple[Path, ...],
     board_name: str,
-    precision: str,
+    precision: str | None,
     rounding: str,
     compiler: str | None,
     emulator: str | None,

@@ -50,12 +50,21 @@ def has_graphs(folder: Path) -> bool:
     return (folder / GRAPH_FILE.format("fp32")).is_file()
 
 
-def open_stored(target: Path, precision: str = "int8") -> Stored:
+def main_precision(folder: Path) -> str:
+    """The precision that a compression was made for and measured in; int8 where the folder does not say."""
+    try:
+        said = json.loads((folder / "report.json").read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "int8"
+    return said if said in DTYPES else "int8"
+
+
+def open_stored(target: Path, precision: str | None = None) -> Stored:
     """The graph of a run folder, of a graph file, or of a .tflite file that lies beside its graph.
 
     Args:
         target: a run folder of `compress`, or a graph-*.npz or .tflite file in one.
-        precision: one of `DTYPES`, for a folder; a file says its own.
+        precision: one of `DTYPES`, for a folder, by default the one it was made for; a file says its own.
 
     Raises:
         InputError: no such folder or file, or a run without graphs.
@@ -65,6 +74,7 @@ def open_stored(target: Path, precision: str = "int8") -> Stored:
         return _read(target) if target.suffix == ".npz" else _of_file(target)
     if not target.is_dir():
         raise InputError(f"{target}: no such run folder or .tflite file")
+    precision = precision or main_precision(target)
     stored = read_graph(target, precision)
     file = target / f"model-{precision}.tflite"
     return stored if not file.is_file() else _with_file(stored, file)
