@@ -54,6 +54,7 @@ class ForeignBackend:
     def __init__(self, backend: Backend, where: str) -> None:
         self._backend, self._where = backend, where
         self.bundle, self.input_shape, self.n_classes = backend.bundle, backend.input_shape, backend.n_classes
+        self.taken = backend.taken
         self._probabilities = self.bundle.card["outputs"] == "probabilities"
         gives = FrontEnd.from_dict(self.bundle.front_end, where).shape
         if gives != self.input_shape:
