@@ -215,7 +215,7 @@ def test_what_is_no_folder_of_c_is_refused(folder, tmp_path):
     (tmp_path / "m.tflite").write_bytes(tiny.tflite())
     with pytest.raises(InputError, match=r"is a .tflite file, and backend c takes a folder of C"):
         load(tmp_path / "m.tflite", backend="c")
-    with pytest.raises(InputError, match=r"is a folder of C, and backend litert takes a .tflite file"):
+    with pytest.raises(InputError, match=r"is a folder of C, and backend litert takes .tflite;"):
         load(folder, backend="litert")
     with pytest.raises(ModelFileError, match="says itself what its front end and labels are"):
         load(folder, front_end=tiny.FRONT_END, labels=tiny.LABELS)

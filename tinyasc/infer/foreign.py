@@ -54,7 +54,6 @@ class ForeignBackend:
     def __init__(self, backend: Backend, where: str) -> None:
         self._backend, self._where = backend, where
         self.bundle, self.input_shape, self.n_classes = backend.bundle, backend.input_shape, backend.n_classes
-        self.taken = backend.taken
         self._probabilities = self.bundle.card["outputs"] == "probabilities"
         gives = FrontEnd.from_dict(self.bundle.front_end, where).shape
         if gives != self.input_shape:
@@ -68,6 +67,11 @@ class ForeignBackend:
                 f"{where}: the model gives {self.n_classes} outputs, {len(self.bundle.labels)} labels were named; "
                 "name one for each, in their order"
             )
+
+    @property
+    def taken(self) -> dict[str, Any]:
+        """As the backend's own."""
+        return self._backend.taken
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) features to (K,) float32 logits.

@@ -9,7 +9,7 @@ from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
 from tinyasc_export.bundle import Bundle
 
 AUTO = "auto"
-FOLDER = "folder of C"
+FOLDER = "a folder of C"
 # In `auto`'s order; each takes its own kind of file first, and `auto` goes no further than that.
 TAKES = {"litert": (".tflite",), "onnx": (".onnx",), "reference": (".npz", ".tflite"), "c": (FOLDER,)}
 BACKENDS = (AUTO, *TAKES)
@@ -41,8 +41,8 @@ def open_backend(path: Path, name: str = AUTO, *, exact: bool = False, described
         name = next(backend for backend, kinds in TAKES.items() if kind == kinds[0])
     if kind not in TAKES[name]:
         raise InputError(
-            f"{path}: is a {_named(kind)}, and backend {name} takes a {' or '.join(map(_named, TAKES[name]))}; name one "
-            "with --model, or leave the backend to auto"
+            f"{path}: is {kind if kind == FOLDER else f'a {kind} file'}, and backend {name} takes "
+            f"{' and '.join(TAKES[name])}; name such a one with --model, or leave the backend to auto"
         )
     # A runtime is imported when it is asked for: the others may not even be installed.
     if name == "litert":
@@ -60,10 +60,6 @@ def open_backend(path: Path, name: str = AUTO, *, exact: bool = False, described
     from tinyasc.infer.backends.reference_backend import ReferenceBackend
 
     return ReferenceBackend(path)
-
-
-def _named(kind: str) -> str:
-    return kind if kind == FOLDER else f"{kind} file"
 
 
 def _kind(path: Path) -> str:
