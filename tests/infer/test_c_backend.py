@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -225,3 +227,20 @@ def test_a_folder_says_what_it_is_without_a_compiler(folder, monkeypatch):
     c_folders.without_compilers(monkeypatch)
     about = read_about(folder)
     assert (about.kind, about.bundle) == ("C", tiny.bundle()) and about.size > 10_000
+
+
+def test_c_loads_nothing_heavy_and_other_models_nothing_of_it(folder, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(tiny.tflite())
+    parts = ("tinyasc.infer.c_folder", "tinyasc.infer.c_library", "tinyasc.infer.board", "tinyasc.frontend_device")
+    heavy = ("torch", "rich", "scipy", "matplotlib", "librosa", "ai_edge_litert", "onnxruntime")
+    for path, arithmetic, without, with_ in (
+        (tmp_path / "m.tflite", "reference", (*parts, "tinyasc_export.c99"), ()),
+        (folder, "device", heavy, parts),
+    ):
+        code = (
+            "import sys; from tinyasc.infer.runner import load\n"
+            f"load({str(path)!r}, arithmetic={arithmetic!r})\n"
+            f"print([m for m in {without!r} if m in sys.modules], [m for m in {with_!r} if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == f"[] {[*with_]}\n", done.stderr
