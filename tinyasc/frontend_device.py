@@ -39,16 +39,14 @@ def plan(front_end: FrontEnd, *, step: float, zero_point: int, dtype: str) -> Fr
     )
     for holds, field, instead in unsupported:
         if holds:
-            raise InputError(
-                f"the front end in C cannot do {field}; train with {instead}, or write the net alone: --front-end none"
-            )
+            raise InputError(f"the front end in C cannot do {field}; train with {instead}")
     whole = window(front_end)
     half = whole[: front_end.n_fft // 2 + 1]
     if front_end.n_fft % 2 or not np.allclose(mirrored(half), whole, rtol=0, atol=1e-12):
         raise InputError(
             f"the front end in C needs a window that mirrors itself: {front_end.window} of win_length="
             f"{front_end.win_length} in n_fft={front_end.n_fft} does not; train with win_length="
-            f"{front_end.n_fft}, or write the net alone: --front-end none"
+            f"{front_end.n_fft}"
         )
     edges = band_edges(front_end)
     bins = np.arange(front_end.n_fft // 2 + 1) * front_end.sample_rate / front_end.n_fft

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import c_folders
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +12,8 @@ from click.testing import CliRunner
 
 from tinyasc.cli.infer import as_text
 from tinyasc.cli.main import cli
+from tinyasc.errors import TinyascError
+from tinyasc.infer.c_library import find_compiler
 from tinyasc.infer.runner import Prediction
 from tinyasc_export.graphfile import save_graph
 
@@ -54,7 +57,9 @@ def test_the_reference_answers_for_the_newest_model(folder):
 
 def test_backends_that_cannot_be_are_one_line(folder):
     for args, says in (
-        (("--backend", "c"), "'c' is not one of 'auto', 'litert', 'onnx', 'reference'"),
+        (("--backend", "cc"), "'cc' is not one of 'auto', 'litert', 'onnx', 'reference', 'c'"),
+        (("--backend", "c"), "is a .tflite file, and backend c takes a folder of C"),
+        (("--arithmetic", "device", "--model", "runs/first/model-fp32.onnx"), "and this model takes float32"),
         (("--backend", "onnx"), "is a .tflite file, and backend onnx takes .onnx"),
         (("--backend", "litert", "--model", "runs/first/graph-int8.npz"), "backend litert takes .tflite"),
     ):
@@ -120,3 +125,43 @@ def test_costs_are_told_in_readable_units(macs, text):
     assert (
         as_text(Path("x.wav"), answer, 1, 7.4).splitlines()[0] == f"x.wav  (2 copies, mean of 2 windows, {text}, 7 ms)"
     )
+
+
+def test_a_folder_of_c_answers_with_the_reference_s_bits(folder, monkeypatch):
+    try:
+        find_compiler()
+    except TinyascError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("TINYASC_CACHE", str(folder / "cache"))
+    c_folders.write(folder / "scenes")
+    before = sorted(path.name for path in (folder / "scenes").iterdir())
+    for arithmetic in ("reference", "device"):
+        here = record("--backend", "c", "--arithmetic", arithmetic, "--model", "scenes", "middle.wav")
+        there = record("--backend", "reference", "--arithmetic", arithmetic, "middle.wav")
+        assert here["probabilities"] == there["probabilities"] and here["label"] == "middle"
+    assert record("--model", "scenes", "middle.wav")["label"] == "middle"  # auto
+    assert sorted(path.name for path in (folder / "scenes").iterdir()) == before
+    # Rows say which arithmetic gave them, and nothing where it is the record's.
+    infer("--model", "scenes", "--out", "a.csv", "low.wav", "high.wav")
+    assert "arithmetic" not in (folder / "a.csv").read_text()
+    assert "2 of them from before" in infer("--model", "scenes", "--out", "a.csv", "low.wav", "high.wav").stdout
+    infer("--model", "scenes", "--out", "b.csv", "--arithmetic", "fixed", "low.wav")
+    assert "arithmetic=fixed" in (folder / "b.csv").read_text()
+    assert "give the same options" in infer("--model", "scenes", "--out", "b.csv", "low.wav", code=2).stderr
+
+
+def test_listen_takes_a_folder_of_c(folder, monkeypatch):
+    try:
+        find_compiler()
+    except TinyascError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("TINYASC_CACHE", str(folder / "cache"))
+    c_folders.write(folder / "scenes")
+    pcm = np.round(32767 * tiny.tone("high", 3 * 4096)).astype("<i2").tobytes()
+    args = ["listen", "-", "--json", "--hop", "0.512", "--smooth", "1"]
+    how = {"--model": "scenes", "--backend": "c", "--arithmetic": "device"}
+    result = CliRunner().invoke(cli, [*args, *(word for pair in how.items() for word in pair)], input=pcm)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    windows = [row for row in rows if "probabilities" in row]
+    assert len(windows) == 3 and {row["label"] for row in windows} == {"high"}

@@ -18,6 +18,7 @@ from tinyasc.compress.deploy import deploy, publish, write_files, write_graphs
 from tinyasc.compress.limits import parse_limits
 from tinyasc.compress.rules import shipped_rules
 from tinyasc.frontend import FrontEnd
+from tinyasc.infer.about import read_about
 from tinyasc.infer.runner import load
 from tinyasc.models import build
 from tinyasc.training.features import Part
@@ -255,6 +256,10 @@ def test_c_is_written_beside_the_run_and_from_integers_alone(student, teacher, t
     shutil.copytree(student, folder)
     assert "model-int8-c" in invoke("export", folder, "--to", "c").output
     assert (folder / "model-int8-c" / "model_int8.c").is_file()
+    said, file = read_about(folder / "model-int8-c").bundle, load(folder / "model-int8.tflite")
+    assert said and said.labels == LABELS and said.front_end == file.front_end.to_dict()
+    assert said.card["precision"] == "int8" and said.card["counts"]["macs"] == file.macs
+    assert "bus" in invoke("show", folder / "model-int8-c").output
     assert "--precision int8" in invoke("export", folder, "--to", "c", "--precision", "fp32", code=2).stderr
     assert "hardswish" in invoke("export", folder, "--to", "c", "--precision", "int16x8", code=2).stderr
     assert "tinyasc compress" in invoke("export", teacher, "--to", "c", code=2).stderr

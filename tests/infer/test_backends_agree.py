@@ -7,12 +7,16 @@ net's do.
 
 import copy
 
+import c_folders
 import numpy as np
 import pytest
 import tiny_models as tiny
 
 from tinyasc.audio import read_audio
+from tinyasc.errors import TinyascError
 from tinyasc.frontend import FrontEnd, features, fit_length
+from tinyasc.infer.backends.base import ARITHMETICS
+from tinyasc.infer.c_library import find_compiler
 from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import load
 from tinyasc_export.bundle import Bundle
@@ -25,6 +29,8 @@ from tinyasc_export.tflite import to_tflite
 FLOAT_LOGITS, FLOAT_PROBABILITIES = 1e-4, 1e-5
 UNITS = {"quick": 4, "exact": 1}
 INT8_PROBABILITIES = {"quick": 0.1, "exact": 0.02}
+# C has the reference's bits under every arithmetic.
+C_BOUND = 0
 
 COPIES = ("3", "3:shift+mean-mask,gain+zero-mask")
 
@@ -83,17 +89,47 @@ def hold_together(folder, int8: Graph, clips) -> dict[str, float]:
     return seen
 
 
-def test_backends_agree_on_tones(tmp_path):
+def hold_c_to_the_reference(folder, int8: Graph, bundle: Bundle, clips, monkeypatch) -> dict[str, float]:
+    """Asserts C's bound on every clip under every arithmetic; the largest differences that arithmetics make."""
+    try:
+        find_compiler()
+    except TinyascError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("TINYASC_CACHE", str(folder / "cache"))
+    in_c = c_folders.write(folder / "scenes", int8, bundle)
+    models = {
+        arithmetic: [
+            load(path, backend=backend, arithmetic=arithmetic)
+            for path, backend in ((in_c, "c"), (folder / "model-int8.tflite", "reference"))
+        ]
+        for arithmetic in ARITHMETICS
+    }
+    seen: dict[str, float] = {}
+    for i, samples in enumerate(clips):
+        answers = {}
+        for arithmetic, (ours, theirs) in models.items():
+            for tta in (None, COPIES[i % len(COPIES)]):
+                p, q = (model.predict(samples, tta=tta, seed=1).probabilities for model in (ours, theirs))
+                assert np.abs(p - q).max() <= C_BOUND, (arithmetic, tta)
+                answers.setdefault(arithmetic, p)
+        for arithmetic, p in answers.items():
+            far = float(np.abs(p - answers[ARITHMETICS[0]]).max())
+            seen[arithmetic] = max(seen.get(arithmetic, 0.0), far)
+    return seen
+
+
+def test_backends_agree_on_tones(tmp_path, monkeypatch):
     write_run(tmp_path, tiny.graph(), tiny.int8_graph(), tiny.bundle())
     random = np.random.default_rng(0)
     mixed = [(random.dirichlet(np.ones(3)) @ [tiny.tone(x) for x in tiny.LABELS]).astype(np.float32) for _ in range(9)]
     clips = [tiny.tone("low", n) for n in (1, 700, 4096, 15000)] + mixed
     hold_together(tmp_path, tiny.int8_graph(), clips)
+    hold_c_to_the_reference(tmp_path, tiny.int8_graph(), tiny.bundle(), clips, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_backends_agree_on_two_hundred_recorded_clips(esc10_root, tmp_path):
+def test_backends_agree_on_two_hundred_recorded_clips(esc10_root, tmp_path, monkeypatch):
     from tinyasc.data import load_table
 
     table = load_table("esc10", esc10_root)
@@ -111,6 +147,10 @@ def test_backends_agree_on_two_hundred_recorded_clips(esc10_root, tmp_path):
     right = load(tmp_path / "graph-fp32.npz")
     hits = [right.predict(read_audio(c.path, record.sample_rate)).top()[0][0] == c.scene for c in asked[::5]]
     print(f"{100 * np.mean(hits):.0f} % right; largest differences: {seen}")
+    bundle = Bundle(tuple(table.labels), front_end.to_dict())
+    sounds = (read_audio(clip.path, record.sample_rate) for clip in asked)
+    seen = hold_c_to_the_reference(tmp_path, int8, bundle, sounds, monkeypatch)
+    print(f"C equals the reference; largest differences that arithmetics make: {seen}")
     assert np.mean(hits) > 0.3, "the net learnt nothing, so its answers lie too close together to test anything"
 
 

@@ -13,7 +13,7 @@ import click
 
 from tinyasc.cli.answer_text import as_text
 from tinyasc.errors import InputError
-from tinyasc.infer.backends.base import OUTPUTS
+from tinyasc.infer.backends.base import ARITHMETICS, OUTPUTS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
 from tinyasc.infer.batch import Answer, Job, answers
 from tinyasc.infer.clips import find_clips, read_list
@@ -39,15 +39,25 @@ from tinyasc.infer.windows import AGGREGATES, check_hop
     "model_path",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file, or a .npz graph [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+    help="A .tflite or .onnx file, a .npz graph, or a folder of `tinyasc export --to c` [default: the newest "
+    "runs/*/model-int8.tflite, else a bundled one].",
 )
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     default=AUTO,
     show_default=True,
-    help="auto: litert for .tflite, onnx for .onnx, reference for .npz, and no other; reference (numpy, exact, slow) "
-    "also takes a .tflite file beside its graph.",
+    help="auto: litert for .tflite, onnx for .onnx, reference for .npz, c for a folder of C, and no other; reference "
+    "(numpy, exact, slow) also takes a .tflite file beside its graph; c compiles the folder with cc, gcc, clang or zig "
+    "and runs it, so it has to be of someone you trust.",
+)
+@click.option(
+    "--arithmetic",
+    type=click.Choice(ARITHMETICS),
+    default=ARITHMETICS[0],
+    show_default=True,
+    help="What computes features: the file's own front end, or a board's in float32 (device) or integers (fixed), to "
+    "the bit; these two for int8 and int16x8.",
 )
 @click.option(
     "--tta",
@@ -123,6 +133,7 @@ def command(
     list_file: Path | None,
     model_path: Path | None,
     backend: str,
+    arithmetic: str,
     tta: str,
     all_copies: bool,
     window_hop: float | None,
@@ -154,6 +165,7 @@ def command(
       tinyasc infer clip.wav
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
       tinyasc infer --backend reference --tta s4-30 clip.wav
+      tinyasc infer --backend c --arithmetic device --model firmware/scenes clip.wav
       tinyasc infer --window-hop 1 --aggregate max night.flac
       tinyasc infer --json recordings/ > scenes.jsonl
       tinyasc infer --workers 4 --out scenes.csv recordings/
@@ -170,6 +182,8 @@ def command(
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
     loading = {"exact": exact, "backend": backend, **_described(front_end, labels, outputs)}
+    if arithmetic != ARITHMETICS[0]:  # left out where rows of before it was there have to go on
+        loading["arithmetic"] = arithmetic
     job = Job(model_path, loading, predicting)
     model = job.load()
     named = [*clips, *(read_list(list_file) if list_file is not None else [])]

@@ -20,6 +20,8 @@ from typing import Any
 import click
 
 from tinyasc.errors import InputError, TinyascError
+from tinyasc.infer.backends.base import ARITHMETICS
+from tinyasc.infer.backends.choose import AUTO, BACKENDS
 from tinyasc.infer.find import default_model
 from tinyasc.infer.listening import UNKNOWN, Answer, Counts, Listener, run
 from tinyasc.infer.pcm import FORMATS, MAX_CHANNELS, MAX_RATE, PcmLayout, Read
@@ -39,7 +41,22 @@ NOTE_SECONDS = 60.0
     "model_path",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+    help="A .tflite or .onnx file, a .npz graph, or a folder of `tinyasc export --to c` [default: the newest "
+    "runs/*/model-int8.tflite, else a bundled one].",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default=AUTO,
+    show_default=True,
+    help="As in infer: c compiles a folder of C and runs it.",
+)
+@click.option(
+    "--arithmetic",
+    type=click.Choice(ARITHMETICS),
+    default=ARITHMETICS[0],
+    show_default=True,
+    help="What computes features, as in infer.",
 )
 @click.option(
     "--hop",
@@ -85,6 +102,8 @@ NOTE_SECONDS = 60.0
 def command(
     source: str | None,
     model_path: Path | None,
+    backend: str,
+    arithmetic: str,
     hop: float | None,
     smooth: int,
     threshold: float,
@@ -109,6 +128,7 @@ def command(
     Examples:
       tinyasc listen
       arecord -q -t raw -f S16_LE -r 32000 -c 1 | tinyasc listen -
+      tinyasc listen --backend c --arithmetic device --model firmware/scenes
       ffmpeg -v error -i long.mp3 -f wav - | tinyasc listen - --no-drop --json
     """  # noqa: D301 (click reads the backspace)
     if devices:
@@ -121,7 +141,7 @@ def command(
             model_path, which = default_model(Path("."))
             click.echo(f"model: {model_path} ({which})", err=True)
         with quiet_stderr():
-            model = load(model_path, exact=exact)
+            model = load(model_path, exact=exact, backend=backend, arithmetic=arithmetic)
         listener = Listener(model, hop_seconds=hop, smooth=smooth, threshold=threshold)
         front_end = model.front_end
         with contextlib.ExitStack() as held:

@@ -27,10 +27,10 @@ from tinyasc.infer.find import default_model
 def command(ctx: click.Context, model: Path | None, as_json: bool, front_end: bool) -> None:
     """Print what a model file says of itself.
 
-    FILE is a .tflite or .onnx file, or the graph-*.npz of a compression; by default the newest compression of ./runs,
-    else the model that comes with tinyasc. Labels, front end, budget, scores and on what they were measured, data,
-    licence, hashes, how it was made; what the file does not say is named. Nothing of it is run, and no runtime needs
-    to be installed.
+    FILE is a .tflite or .onnx file, the graph-*.npz of a compression, or a folder of `tinyasc export --to c`; by
+    default the newest compression of ./runs, else the model that comes with tinyasc. Labels, front end, budget, scores
+    and on what they were measured, data, licence, hashes, how it was made; what the file does not say is named. Nothing
+    of it is run, and no runtime needs to be installed.
 
     \b
     Examples:

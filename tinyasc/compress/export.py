@@ -21,7 +21,8 @@ from tinyasc.training.count import parameters_and_macs
 from tinyasc.training.heard import Heard
 from tinyasc.training.run import Run, Trained
 from tinyasc_export.bundle import Bundle
-from tinyasc_export.c99 import CSource, to_c, with_front_end
+from tinyasc_export.c99 import CSource, complete, to_c, with_front_end
+from tinyasc_export.c99.folder import NO_FRONT_END
 from tinyasc_export.capture import capture
 from tinyasc_export.count import count
 from tinyasc_export.graph import Graph
@@ -32,7 +33,6 @@ from tinyasc_export.tflite import to_tflite
 
 FORMATS = ("tflite", "onnx")
 C = "c"  # a folder, not a file
-NO_FRONT_END = "none"
 PRECISIONS = ("fp32", "fp16", "int8", "int16x8")
 BY_TORCH = "written by torch.onnx.export, not from a deployed graph of tinyasc"
 
@@ -102,10 +102,14 @@ def export_c(
     if not name or not name[0].isalpha():
         name = f"net_{name}"
     source = to_c(stored.graph, stored.bundle, name=name, rounding=rounding)
-    if front_end == NO_FRONT_END:
-        return source, folder
-    wanted = plan_for(FrontEnd.from_dict(stored.bundle.front_end, str(run)), stored.graph)
-    return with_front_end(source, stored.graph, wanted, arithmetic=front_end, window_hop=window_hop), folder
+    if front_end != NO_FRONT_END:
+        try:
+            wanted = plan_for(FrontEnd.from_dict(stored.bundle.front_end, str(run)), stored.graph)
+        except InputError as error:
+            raise InputError(f"{error}, or write the net alone: --front-end none") from None
+        source = with_front_end(source, stored.graph, wanted, arithmetic=front_end, window_hop=window_hop)
+    bundle = replace(stored.bundle, card=_counted(stored.graph, stored.bundle.card, precision))
+    return complete(source, stored.graph, bundle, rounding=rounding, arithmetic=front_end), folder
 
 
 def _captured(trained: Trained) -> tuple[Graph, Bundle]:
@@ -131,16 +135,21 @@ def _card(trained: Trained) -> dict[str, Any]:
 
 
 def _written(graph: Graph, bundle: Bundle, to: str, precision: str) -> bytes:
-    counts = count(graph)
-    about = {n: getattr(counts, n) for n in ("parameters", "parameter_bytes", "quantization_bytes", "macs")}
-    if precision == "fp16":
-        about["parameter_bytes"] = 2 * counts.parameters
-    card = bundle.card | {"precision": precision, "counts": about}
+    card = _counted(graph, bundle.card, precision)
     if precision == "int16x8" and to == "onnx":
         card["runtime"] = SIMULATED
     bundle = replace(bundle, card=card)
     writer: Any = to_onnx if to == "onnx" else to_tflite
     return writer(graph, bundle, weights="float16") if precision == "fp16" else writer(graph, bundle)
+
+
+def _counted(graph: Graph, card: dict[str, Any], precision: str) -> dict[str, Any]:
+    """A graph's card with what a file of that precision holds of it."""
+    counts = count(graph)
+    about = {n: getattr(counts, n) for n in ("parameters", "parameter_bytes", "quantization_bytes", "macs")}
+    if precision == "fp16":
+        about["parameter_bytes"] = 2 * counts.parameters
+    return card | {"precision": precision, "counts": about}
 
 
 def _by_torch(trained: Trained, to: str, precision: str) -> bytes:

@@ -23,9 +23,9 @@ class About:
 
     Args:
         path: the file.
-        kind: "TFLite", "ONNX" or "graph" (the .npz of a compression).
-        size: bytes.
-        blake2b: of its bytes, 32 hexadecimal characters, as report.json has it.
+        kind: "TFLite", "ONNX" or "graph" (the .npz of a compression) or "C" (a folder).
+        size: bytes; of a folder, of all its files.
+        blake2b: of its bytes, 32 hexadecimal characters, as report.json has it; of a folder, of its files.
         bundle: labels, front end and card; None for a file without a card.
     """
 
@@ -59,11 +59,16 @@ class About:
 
 
 def read_about(path: Path) -> About:
-    """Reads a .tflite or .onnx file, or the graph-*.npz of a compression; nothing in it is run.
+    """Reads a .tflite or .onnx file, the graph-*.npz of a compression, or a folder of C; nothing in it is run.
 
     Raises:
         ModelFileError: missing, damaged or of another kind.
     """
+    if path.is_dir():
+        from tinyasc.infer.c_folder import read_c_folder
+
+        folder = read_c_folder(path)
+        return About(path, "C", folder.size, folder.blake2b, folder.bundle)
     data, where = read_model(path)
     if data[4:8] == TFLITE_IDENTIFIER:
         kind, bundle = "TFLite", read_tflite_bundle(data, where)

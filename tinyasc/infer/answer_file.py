@@ -37,7 +37,7 @@ class Origin:
 
     Args:
         path: of the model file, as it was named.
-        model: its BLAKE2b hash, 32 hexadecimal characters.
+        model: its BLAKE2b hash, 32 hexadecimal characters; of a folder of C, that of its files.
         options: as text, such as "exact=False seed=0 tta=4".
     """
 
@@ -51,9 +51,14 @@ class Origin:
 
         Raises:
             OSError: the model file cannot be read.
+            ModelFileError: the folder of C cannot.
         """
         options = {**job.loading, **job.predicting}
         told = " ".join(f"{name}={_told(options[name])}" for name in sorted(options))
+        if job.model.is_dir():
+            from tinyasc.infer.c_folder import read_c_folder
+
+            return cls(str(job.model), read_c_folder(job.model).blake2b, told)
         return cls(str(job.model), file_hash(job.model), told)
 
 

@@ -68,6 +68,11 @@ class ForeignBackend:
                 "name one for each, in their order"
             )
 
+    @property
+    def taken(self) -> dict[str, Any]:
+        """As the backend's own."""
+        return self._backend.taken
+
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) features to (K,) float32 logits.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd, features
-from tinyasc.infer.backends.base import Backend, check_model_path
+from tinyasc.infer.backends.base import ARITHMETICS, Backend, check_model_path
 from tinyasc.infer.backends.choose import AUTO, open_backend
 from tinyasc.infer.tta import Copy, Tta, decided, parse_tta
 from tinyasc.infer.windows import AGGREGATES, aggregate, hop_samples, windows
@@ -78,6 +78,8 @@ class Model:
     Args:
         backend: the file in its runtime.
         where: the file's name, for error lines.
+        arithmetic: one of `ARITHMETICS`: what computes features. "device" and "fixed" give the integers that the front
+            ends in C give a model, to the bit, of samples rounded to int16.
 
     Attributes:
         labels: class names.
@@ -89,9 +91,10 @@ class Model:
 
     Raises:
         ModelFileError: the file's parts do not fit each other.
+        InputError: an unknown arithmetic, or one that this model or its front end cannot have.
     """
 
-    def __init__(self, backend: Backend, where: str = "model") -> None:
+    def __init__(self, backend: Backend, where: str = "model", *, arithmetic: str = ARITHMETICS[0]) -> None:
         self.backend, self.where = backend, where
         self.labels, self.card = backend.bundle.labels, backend.bundle.card
         self.front_end = FrontEnd.from_dict(backend.bundle.front_end, where)
@@ -114,6 +117,13 @@ class Model:
         counts = self.card.get("counts")
         macs = counts.get("macs") if isinstance(counts, dict) else None
         self.macs = macs if isinstance(macs, int) and not isinstance(macs, bool) and macs > 0 else None
+        self._board: Callable[[np.ndarray], np.ndarray] | None = None
+        if arithmetic not in ARITHMETICS:
+            raise InputError(f"arithmetic {arithmetic!r} is not there; take one of {', '.join(ARITHMETICS)}")
+        if arithmetic != ARITHMETICS[0]:
+            from tinyasc.infer.board import BoardFrontEnd  # a second front end, which few ask for
+
+            self._board = BoardFrontEnd(self.front_end, backend.taken, arithmetic, where)
 
     def predict(
         self,
@@ -189,13 +199,17 @@ class Model:
         copies = plan.tta.draw(n_samples, self.front_end, plan.seed)
         total, used, runs = np.zeros(len(self.labels)), 0, 0
         for copy in copies:
-            mels = (copy.mask(features(part, self.front_end)) for part in heard(copy))
+            mels = (copy.mask(self.features(part)) for part in heard(copy))
             probabilities, n = aggregate((self.classify(mel, device) for mel in mels), plan.aggregate)
             total, used, runs = total + probabilities, used + 1, runs + n
             if plan.stop_early and decided(total, len(copies) - used):
                 break
         macs = None if self.macs is None else runs * self.macs
         return Prediction(self.labels, total / used, used, runs, len(copies), macs, plan.aggregate)
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """Normalised features, (channels, n_mels, frames) float32, of one window of samples (..., clip_samples)."""
+        return features(samples, self.front_end) if self._board is None else self._board(samples)
 
     def classify(self, mel: np.ndarray, device: str = "") -> np.ndarray:
         """Probabilities, (K,) float64, of one input of normalised features (channels, n_mels, frames).
@@ -249,19 +263,23 @@ def load(
     *,
     exact: bool = False,
     backend: str = AUTO,
+    arithmetic: str = ARITHMETICS[0],
     front_end: FrontEnd | None = None,
     labels: Sequence[str] | None = None,
     outputs: str = "logits",
 ) -> Model:
-    """Reads a .tflite or .onnx file, or a .npz graph, that `tinyasc compress` wrote.
+    """Reads a .tflite or .onnx file or a .npz graph that `tinyasc compress` wrote, or a folder of `export --to c`.
 
     Another .tflite or .onnx file can be read where its front end and labels are named.
 
     Args:
-        path: the file; what it is is told by its content, then by its suffix.
+        path: the file, told by its content, then by its suffix; or the folder, whose C is compiled and run.
         exact: run integer .tflite models on reference kernels: a microcontroller's answers, about 15 times slower.
         backend: "litert" (.tflite), "onnx" (.onnx), "reference" (.npz, or a .tflite file beside its graph: numpy, exact
-            and slow), or "auto": LiteRT for .tflite, onnxruntime for .onnx, the reference for .npz.
+            and slow), "c" (a folder of C, compiled for this machine), or "auto": LiteRT for .tflite, onnxruntime for
+            .onnx, the reference for .npz, C for a folder.
+        arithmetic: "reference", the record that travels in the file; "device" or "fixed", what a board makes of int16
+            samples, to the bit, for models of integers.
         front_end: how samples become the input of a file without a card.
         labels: names of its outputs, in their order.
         outputs: "logits", or "probabilities" where a model without a card ends in a softmax of its own.
@@ -269,14 +287,19 @@ def load(
     Raises:
         ModelFileError: missing, damaged, of another kind, without a card and not described either, described and
             with a card, or of another input than the front end gives.
-        InputError: no such backend, or one that does not take this kind of file; one of front end and labels without
-            the other, or labels that are no names.
-        TinyascError: its runtime is not installed.
+        InputError: no such backend, or one that does not take this kind of file; an arithmetic that this model cannot
+            have; one of front end and labels without the other, or labels that are no names.
+        TinyascError: its runtime or C compiler is not installed, or the C does not compile.
     """
     path = Path(path)
-    check_model_path(path)
+    try:
+        folder = path.is_dir()
+    except ValueError:  # a NUL in the name
+        folder = False
+    if not folder:
+        check_model_path(path)
     described = _described(front_end, labels, outputs)
-    return _model(open_backend(path, backend, exact=exact, described=described), path, described)
+    return _model(open_backend(path, backend, exact=exact, described=described), path, described, arithmetic)
 
 
 def _positive(value: object) -> bool:
@@ -299,16 +322,16 @@ def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs
     return describe(front_end, labels, outputs)
 
 
-def _model(backend: Backend, path: Path, described: Bundle | None) -> Model:
+def _model(backend: Backend, path: Path, described: Bundle | None, arithmetic: str) -> Model:
     if described is None:
-        return Model(backend, str(path))
+        return Model(backend, str(path), arithmetic=arithmetic)
     if backend.bundle is not described:
         raise ModelFileError(
             f"{path}: says itself what its front end and labels are; leave out those that were named beside it"
         )
     from tinyasc.infer.foreign import ForeignBackend
 
-    return Model(ForeignBackend(backend, str(path)), str(path))
+    return Model(ForeignBackend(backend, str(path)), str(path), arithmetic=arithmetic)
 
 
 def _x(shape: tuple[int, ...]) -> str:

@@ -80,8 +80,13 @@ class CSource:
 
     @property
     def sources(self) -> list[str]:
-        """Names of the files that a compiler is given."""
-        return sorted(name for name in self.files if name.endswith(".c"))
+        """Names of the files that a compiler is given; the example program is none of them."""
+        return sorted(name for name in self.files if name.endswith(".c") and name != self.example)
+
+    @property
+    def example(self) -> str:
+        """Name of the example program, where there is one (`folder.complete`)."""
+        return f"{self.name}_example.c"
 
 
 def to_c(graph: Graph, bundle: Bundle | None = None, *, name: str = "model", rounding: str = "tflite") -> CSource:

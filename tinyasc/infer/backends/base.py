@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from tinyasc_export.errors import ModelFileError
 
 TFLITE_IDENTIFIER = b"TFL3"
 MAX_MODEL_BYTES = 1 << 30  # ten times the largest teacher; a disk image that was named by mistake is more
+# What computes features: the record of the model file, or a board's float32 or integers (`tinyasc.frontend_device`).
+ARITHMETICS = ("reference", "device", "fixed")
 OUTPUTS = ("logits", "probabilities")  # what a model without a card may give
 
 
@@ -24,11 +26,13 @@ class Backend(Protocol):
         bundle: labels, front end and card, read from the file.
         input_shape: (channels, n_mels, frames).
         n_classes: K, the length of the logits.
+        taken: its input's type ("dtype") and, of integers, scale and zero point ("quantization"), as LiteRT has them.
     """
 
     bundle: Bundle
     input_shape: tuple[int, int, int]
     n_classes: int
+    taken: dict[str, Any]
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) float32 features to (K,) float32 logits."""

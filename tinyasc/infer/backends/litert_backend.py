@@ -73,6 +73,7 @@ class LiteRtBackend:
             raise ModelFileError(f"{where}: its output is {classes}, expected (1, classes)")
         self.input_shape = (shape[3], shape[1], shape[2])
         self.n_classes = classes[1]
+        self.taken = self._input
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) features to (K,) float32 logits. Calls from several threads take turns."""

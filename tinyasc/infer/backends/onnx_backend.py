@@ -67,6 +67,7 @@ class OnnxBackend:
             raise ModelFileError(f"{where}: its output is {tuple(classes)}, expected (1, classes)")
         self._session, self._input, self._output = session, inputs[0].name, outputs[0].name
         self.input_shape = (int(shape[1]), int(shape[2]), int(shape[3]))
+        self.taken = {"dtype": np.float32}
         self.n_classes = classes[1]
         self._where = where
 

@@ -66,20 +66,20 @@ class ReferenceBackend:
             raise ModelFileError(f"{where}: its input is {shape}, expected (1, n_mels, frames, channels)")
         if len(classes) != 2 or classes[0] != 1:
             raise ModelFileError(f"{where}: its output is {classes}, expected (1, classes)")
-        self._details = [_details(t, what, where) for t, what in ((self._input, "input"), (self._output, "output"))]
+        self.taken = _details(self._input, "input", where)
+        self._given = _details(self._output, "output", where)
         self.input_shape = (shape[3], shape[1], shape[2])
         self.n_classes = classes[1]
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) features to (K,) float32 logits."""
-        taken, given = self._details
-        x = quantize(check_features(features, self.input_shape), taken).transpose(1, 2, 0)[None]
+        x = quantize(check_features(features, self.input_shape), self.taken).transpose(1, 2, 0)[None]
         try:
             answer = run(self._graph, np.ascontiguousarray(x))
         except (GraphError, ArithmeticError, LookupError, TypeError, ValueError, AssertionError) as error:
             # What a graph may hold is checked when it is read; what a kernel makes of odd values, here.
             raise ModelFileError(f"{self._where}: the reference cannot run this graph: {one_line(error)}") from None
-        return dequantize(answer[0], given)
+        return dequantize(answer[0], self._given)
 
 
 def _beside(path: Path, bundle: Bundle) -> tuple[bytes, str]:
