@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tinyasc_export.memory import plan
 from tinyasc_firmware_sim.boards import Board
 from tinyasc_firmware_sim.cores import core_of
 from tinyasc_firmware_sim.cycles import estimate
+from tinyasc_firmware_sim.front_end import FrontEndReport
 from tinyasc_firmware_sim.image import Image, Sizes
 from tinyasc_firmware_sim.results import RunResult
 from tinyasc_firmware_sim.runs import TIMEOUT, run
@@ -75,6 +76,7 @@ class NetReport:
         inputs: how many were run; counts are those of the first.
         unequal: operators whose output differs from the reference's, in order.
         emulation_seconds: that this machine took, all inputs together.
+        front_end: what ran before the net; None where it was given features.
     """
 
     board: Board
@@ -90,6 +92,13 @@ class NetReport:
     inputs: int
     unequal: tuple[int, ...]
     emulation_seconds: float
+    front_end: FrontEndReport | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing that was compared differs: features, operators, scores."""
+        front_end = self.front_end
+        return not self.unequal and (front_end is None or (front_end.equal and front_end.scores_equal))
 
     @property
     def instructions(self) -> int:
@@ -104,8 +113,17 @@ class NetReport:
     @property
     def seconds(self) -> float:
         """Estimated latency of one inference."""
+        return self._seconds(self.cycles)
+
+    @property
+    def path_seconds(self) -> float:
+        """Estimated time that all of one window takes: its front end, where there is one, and the net."""
+        before = self.front_end.cycles + self.front_end.hand_over_cycles if self.front_end else 0.0
+        return self._seconds(before + self.cycles)
+
+    def _seconds(self, cycles: float) -> float:
         assert self.board.processor is not None
-        return self.cycles / self.board.processor.clock_hz
+        return cycles / self.board.processor.clock_hz
 
     @property
     def ram_bytes(self) -> int:
@@ -123,7 +141,7 @@ class NetReport:
             "compiler": self.compiler,
             "emulator": self.emulator,
             "inputs": self.inputs,
-            "equals_reference": not self.unequal,
+            "equals_reference": self.equal,
             "unequal_operators": list(self.unequal),
             "counted": {
                 "instructions": self.instructions,
@@ -138,11 +156,13 @@ class NetReport:
             "estimated": {
                 "cycles": round(self.cycles),
                 "seconds": self.seconds,
+                "path_seconds": self.path_seconds,
                 "band": self.band,
                 "basis": self.basis,
                 "clock_hz": processor.clock_hz,
             },
             "operators": [asdict(op) | {"cycles": round(op.cycles)} for op in self.operators],
+            "front_end": None if self.front_end is None else self.front_end.to_dict(),
         }
 
 
@@ -167,19 +187,44 @@ def build_net(
         TooLargeError: it does not fit the board.
     """
     source = to_c(graph, name=NAME, rounding=rounding)
+    options: dict[str, Any] = {"compiler": compiler, "emulator": emulator, "stack_bytes": stack_bytes}
+    return build_source(source, graph, board, source.sources, ["net.c"], **options), source
+
+
+def build_source(
+    source: CSource,
+    graph: Graph,
+    board: Board,
+    written: Iterable[str],
+    runtime: Iterable[str],
+    *,
+    compiler: str | None,
+    emulator: str | None,
+    stack_bytes: int,
+) -> Image:
+    """Builds written C together with a program of the harness, which finds the net by `net_layout.h`.
+
+    Args:
+        source: whose files are written; its name is `NAME`.
+        graph: that it was written from.
+        board: whose sizes bound the image.
+        written: names of the source's files that are compiled.
+        runtime: names of the files of runtime/ that are compiled beside them.
+        compiler: as `build` takes it.
+        emulator: "unicorn" or "qemu"; by default unicorn where it has the core.
+        stack_bytes: set aside for the stack.
+    """
     with tempfile.TemporaryDirectory(prefix="tinyasc-net-") as name:
         folder = Path(name)
         for file, text in {**source.files, "net_layout.h": _layout_header(graph, source)}.items():
             (folder / file).write_text(text, encoding="utf-8")
-        files = [folder / file for file in source.sources] + [RUNTIME / "net.c"]
-        image = build(
-            Sources(files, [folder]),
+        return build(
+            Sources([*(folder / file for file in written), *(RUNTIME / file for file in runtime)], [folder]),
             board,
             compiler=compiler,
             emulator=emulator or default_emulator(board),
             stack_bytes=stack_bytes,
         )
-    return image, source
 
 
 def simulate(
@@ -218,32 +263,60 @@ def simulate(
     results, unequal = [], set()
     for x in inputs:
         result = run(image, files={"input": x.tobytes()}, steps=2 * len(source.steps), timeout=timeout)
-        if result.fault is not None or result.exit_code != 0:
-            raise FaultError(f"{board.name}: {result.fault or f'exit code {result.exit_code}'}", result)
-        unequal |= _unequal(graph, source, x, rounding, result.files)
+        check_end(result)
+        unequal |= unequal_operators(graph, source, x, rounding, result.files)
         results.append(result)
+    # A step begins with each operator and one behind it, for handing its output over.
+    return report_of(source, rounding, results, unequal, slice(None, None, 2))
+
+
+def check_end(result: RunResult) -> None:
+    """Raises FaultError where a run did not end as it should."""
+    if result.fault is not None or result.exit_code != 0:
+        why = result.fault or f"exit code {result.exit_code}"
+        raise FaultError(f"{result.image.board.name}: {why}", result)
+
+
+def report_of(
+    source: CSource,
+    rounding: str,
+    results: Sequence[RunResult],
+    unequal: set[int],
+    where: slice,
+    front_end: FrontEndReport | None = None,
+) -> NetReport:
+    """What the runs of a net say.
+
+    Args:
+        source: of the net.
+        rounding: of its arithmetic.
+        results: at least one; counts are the first one's.
+        unequal: operators whose output differs from the reference's in any of them.
+        where: the steps of a run that are the operators, in order.
+        front_end: what ran before the net.
+    """
     first = results[0]
     guess = estimate(first)
-    # A step begins with each operator and one behind it, for handing its output over.
-    counts, cycles = first.per_step[::2], guess.per_step[::2]
+    counts, cycles = first.per_step[where], guess.per_step[where]
     operators = tuple(
         Operator(step.index, step.kind, step.module, step.macs, n, c, step.index not in unequal)
         for step, n, c in zip(source.steps, counts, cycles, strict=True)
     )
     return NetReport(
-        board,
+        first.image.board,
         rounding,
-        image.compiler,
+        first.image.compiler,
         first.emulator,
         operators,
-        image.sizes,
+        first.image.sizes,
         max(r.stack_bytes or 0 for r in results),
         sum(cycles),
         guess.band,
         guess.words(),
-        len(inputs),
+        len(results),
         tuple(sorted(unequal)),
         sum(r.seconds for r in results),
+        front_end,
     )
 
 
@@ -254,7 +327,9 @@ def random_input(graph: Graph, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(limits.min, limits.max, t.shape, t.dtype, endpoint=True)
 
 
-def _unequal(graph: Graph, source: CSource, x: np.ndarray, rounding: str, files: Mapping[str, bytes]) -> set[int]:
+def unequal_operators(
+    graph: Graph, source: CSource, x: np.ndarray, rounding: str, files: Mapping[str, bytes]
+) -> set[int]:
     """Operators whose bytes are not the reference's."""
     expected = reference.run_all(graph, x, rounding)
     return {step.index for step in source.steps if files[_file(step)] != expected[step.output].tobytes()}

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("ziglang", reason="zig is not installed: pip install 'tinyasc[firmware]'")
 pytest.importorskip("unicorn", reason="unicorn is not installed: pip install 'tinyasc[firmware]'")
 
-from tinyasc_firmware_sim import Sources, build, load_board
+from tinyasc_firmware_sim import Sources, build, load_board, net, stream
 from tinyasc_firmware_sim.cores import core_of
 from tinyasc_firmware_sim.qemu import qemu_installed, qemu_program
 from tinyasc_firmware_sim.toolchain import available
@@ -23,6 +23,25 @@ def image(program, board="nucleo-l4r5zi", compiler="zig", emulator="unicorn", st
     """One of programs/, built for a board."""
     sources = Sources([PROGRAMS / f"{program}.c"], defines=defines)
     return build(sources, load_board(board), compiler=compiler, emulator=emulator, stack_bytes=stack_bytes)
+
+
+@lru_cache(maxsize=1)
+def _builder():
+    return net.build_source, {}
+
+
+def build_once(monkeypatch):
+    """From here on a net is compiled once per board and arithmetic: what tests change lies behind that."""
+    original, built = _builder()
+
+    def cached(source, graph, board, *args, **options):
+        key = (tuple(sorted(source.files.items())), board.key, tuple(sorted(options.items())))
+        if key not in built:
+            built[key] = original(source, graph, board, *args, **options)
+        return built[key]
+
+    for module in (net, stream):
+        monkeypatch.setattr(module, "build_source", cached)
 
 
 def need_qemu(board):

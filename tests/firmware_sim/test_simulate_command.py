@@ -5,22 +5,29 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from click.testing import CliRunner
-from emulated import need_qemu
+from emulated import build_once, need_qemu
 from small_nets import integer_graph
 
 from tinyasc.cli.main import cli
 from tinyasc.frontend import FrontEnd, features
+from tinyasc.frontend_device import board_features, int16_samples, plan_for
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.drift import quantize_input
 from tinyasc_export.graphfile import save_graph
 from tinyasc_export.reference import run_all
-from tinyasc_firmware_sim import net, shipped_boards
+from tinyasc_firmware_sim import net, shipped_boards, stream
 
 RATE = 8000
 FRONT_END = FrontEnd(
     sample_rate=RATE, clip_samples=4096, n_fft=512, win_length=512, hop_length=256, n_mels=12, fmax=4000
 ).with_normalization(np.full(12, 0.05), np.full(12, 2.0))
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch):
+    build_once(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -43,42 +50,92 @@ def invoke(*args):
 
 
 def test_a_clip_on_a_board(model, graph, tmp_path, monkeypatch):
+    """A clip of another rate and longer than a window: its first window, from samples to scores."""
     clip = tmp_path / "clip.wav"
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, FRONT_END.clip_samples).astype(np.float32)
+    loud = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * 2 * FRONT_END.clip_samples).astype(np.float32)
+    soundfile.write(clip, loud, 2 * RATE, subtype="FLOAT")
+    seen = []
+    original = stream.run
+    monkeypatch.setattr(stream, "run", lambda image, **o: seen.append((o["files"], r := original(image, **o))) or r)
+    result = invoke("simulate", model, clip, "--board", "stm32l4r5", "--json", "--tta", "1000")
+    assert result.exit_code == 0
+    assert "1 window(s) of 1 clip(s); 2 later window(s) left out" in result.stderr
+    said = json.loads(result.stdout)
+    # The program was given the clip's samples as infer hears them, and handed over their features and logits.
+    samples = int16_samples(soxr.resample(loud, 2 * RATE, RATE, quality="HQ")[: FRONT_END.clip_samples])
+    ((files, run),) = seen
+    assert files["samples"] == samples.tobytes()
+    x = board_features(samples, plan_for(FRONT_END, graph), "device")[None, :, :, None]
+    assert run.files["features"] == x.tobytes()
+    logits = run_all(graph, x)[graph.output].tobytes()
+    assert run.files["scores"] == run.files[f"output{len(graph.ops) - 1}"] == logits
+    assert said["equals_reference"] and said["board"] == "nucleo-l4r5zi" and said["counted"]["instructions"] > 0
+    estimated, front_end = said["estimated"], said["front_end"]
+    assert estimated["band"] == 0.3 and estimated["real_time"] == "yes"
+    assert estimated["clip_seconds"] == 4096 / RATE
+    assert estimated["seconds"] == pytest.approx(estimated["cycles"] / 120e6, rel=1e-5)
+    assert len(said["operators"]) == len(graph.ops) and all(op["equal"] for op in said["operators"])
+    assert sum(op["instructions"] for op in said["operators"]) == said["counted"]["instructions"]
+    assert front_end["features_equal"] and front_end["scores_equal"] and front_end["arithmetic"] == "device"
+    cycles = sum(front_end["estimated"].values()) + estimated["cycles"]
+    assert estimated["duty"] == pytest.approx(cycles / 120e6 / (4096 / RATE), rel=1e-5)
+    assert estimated["tta"] == {"copies": 1000, "duty": 1000 * estimated["duty"], "real_time": "no"}
+
+
+def test_a_clip_with_the_front_end_on_this_machine(model, graph, tmp_path, monkeypatch):
+    clip = tmp_path / "clip.wav"
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * FRONT_END.clip_samples).astype(np.float32)
     soundfile.write(clip, samples, RATE, subtype="FLOAT")
     seen = []
     original = net.run
-    monkeypatch.setattr(net, "run", lambda image, **o: seen.append((o["files"], r := original(image, **o))) or r)
-    result = invoke("simulate", model, clip, "--board", "stm32l4r5", "--json")
-    assert result.exit_code == 0
-    said = json.loads(result.stdout)
-    # The program was given the clip's features, and what it handed over last are their logits.
-    x = quantize_input(graph, features(samples, FRONT_END).transpose(1, 2, 0)[None])
-    ((files, run),) = seen
-    assert files["input"] == x.tobytes()
-    assert run.files[f"output{len(graph.ops) - 1}"] == run_all(graph, x)[graph.output].tobytes()
-    assert said["equals_reference"] and said["board"] == "nucleo-l4r5zi" and said["counted"]["instructions"] > 0
-    assert said["estimated"]["band"] == 0.3 and said["estimated"]["real_time"] == "yes"
-    assert said["estimated"]["clip_seconds"] == 4096 / RATE
-    assert said["estimated"]["seconds"] == pytest.approx(said["estimated"]["cycles"] / 120e6, rel=1e-5)
-    assert len(said["operators"]) == len(graph.ops) and all(op["equal"] for op in said["operators"])
-    assert sum(op["instructions"] for op in said["operators"]) == said["counted"]["instructions"]
-    assert "numpy front end" in result.stderr
+    monkeypatch.setattr(net, "run", lambda image, **o: seen.append(o["files"]["input"]) or original(image, **o))
+    options = ("--board", "raspberry-pi-pico", "--front-end", "none", "--all-windows")
+    result = invoke("simulate", model, clip, *options)
+    assert result.exit_code == 0 and "3 window(s) of 1 clip(s); the features were computed" in result.stderr
+    assert seen == [
+        quantize_input(graph, features(samples[at : at + 4096], FRONT_END).transpose(1, 2, 0)[None]).tobytes()
+        for at in (0, 2048, 4096)
+    ]
+    assert "real time: the net alone, one answer per clip" in result.stdout
+
+
+def test_the_front_end_in_tables(model, tmp_path):
+    clip = tmp_path / "short.wav"
+    soundfile.write(clip, np.random.default_rng(0).uniform(-0.5, 0.5, 500), RATE, subtype="PCM_16")
+    result = invoke("simulate", model, clip, "--board", "stm32l4r5", "--tta", "4")
+    assert result.exit_code == 0 and "input: 1 window(s) of 1 clip(s)\n" in result.stderr
+    for words in (
+        "Front end on the board, device",
+        "equal to the numpy specification",
+        "equal to numpy's",
+        "instructions per frame, counted",
+        "instructions per window of 15 frames, counted",
+        "RAM: its state and the window's frames",
+        "real time: front end and net, one answer per clip",
+        "real time: front end and net, 4 copies per clip",
+    ):
+        assert words in result.stdout
 
 
 def test_the_tables(model):
     result = invoke("simulate", model, "--board", "raspberry-pi-pico")
-    assert result.exit_code == 0 and "input: random" in result.stderr
-    for words in ("equal to the numpy reference", "est. +-50%", "instructions, counted", "RAM: arena", "real time"):
+    assert result.exit_code == 0 and "input: random features" in result.stderr
+    for words in (
+        "equal to the numpy reference",
+        "est. +-50%",
+        "instructions of the net, counted",
+        "RAM: arena",
+        "real time",
+    ):
         assert words in result.stdout
     assert "DIFFER" not in result.stdout
 
 
 def test_a_bit_that_differs_is_an_error(model, monkeypatch):
-    monkeypatch.setattr(net, "_unequal", lambda *_: {3})
+    monkeypatch.setattr(net, "unequal_operators", lambda *_: {3})
     result = invoke("simulate", model, "--board", "raspberry-pi-pico")
     assert result.exit_code == 1 and "DIFFERS" in result.stdout
-    assert "differ from the numpy reference on raspberry-pi-pico" in result.stderr
+    assert "bits differ from numpy's on raspberry-pi-pico" in result.stderr
 
 
 @pytest.mark.slow
@@ -97,6 +154,7 @@ def test_every_board(model):
         (("--board", "stm32l4"), "several bear such a chip"),
         (("--board", "zx81"), "is unknown"),
         (("--board", "esp32-s3-devkitc-1"), "no compiler and emulator"),
+        (("--board", "stm32l4r5", "--front-end", "fixed"), "needs sound"),
         (("missing.wav", "--board", "stm32l4r5"), "missing.wav"),
     ],
 )

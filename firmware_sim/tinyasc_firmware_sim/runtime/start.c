@@ -198,6 +198,18 @@ int32_t sim_read(const char *name, void *to, uint32_t size)
     return sim_transfer(name, 1u, SYS_READ, to, size);
 }
 
+int32_t sim_open(const char *name)
+{
+    uintptr_t block[3] = {(uintptr_t)name, 1u, sim_length(name)};
+    return (int32_t)sim_call(SYS_OPEN, block);
+}
+
+int32_t sim_read_on(int32_t file, void *to, uint32_t size)
+{
+    uintptr_t block[3] = {(uintptr_t)file, (uintptr_t)to, size};
+    return (int32_t)(size - sim_call(SYS_READ, block));
+}
+
 int32_t sim_write(const char *name, const void *from, uint32_t size)
 {
     return sim_transfer(name, 5u, SYS_WRITE, from, size) == (int32_t)size ? 0 : -1;
