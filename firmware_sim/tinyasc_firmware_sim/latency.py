@@ -1,4 +1,4 @@
-"""Tables of what our C kernels cost on a core, and the latency of a net that is estimated from them without building it.
+"""Tables of what our C kernels cost on a core, and a net's latency, estimated from them without building it.
 
 A table holds instructions and cycles (of the core's model, before the board's factor) per unit of `work`. It is made by
 counting the kernels on the emulated core: `tests/bench/kernel_costs.py`.

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyasc.compress import on_board, solver
-from tinyasc.compress.costs import predict
+from tinyasc.compress.costs import front_end_state, predict
 from tinyasc.compress.limits import Limits, parse_latency, parse_limits
 from tinyasc.compress.on_board import count_on_board
 from tinyasc.errors import InputError, TinyascError
+from tinyasc.frontend_device import plan
 from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import FrontEndPart
 from tinyasc_export.c99 import to_c
+from tinyasc_export.c99.stream import with_front_end
 from tinyasc_export.quantize import calibrate, quantize_int8
 from tinyasc_firmware_sim.boards import load_board
 from tinyasc_firmware_sim.latency import estimate_latency
@@ -92,7 +94,7 @@ def test_the_check_says_that_it_is_estimated_with_its_band():
     chosen = solve(limits("10s")).chosen
     (check,) = (c for c in chosen.checks if c.name == "latency")
     assert check.met and check.value == latency_of(24).milliseconds()
-    assert check.words().startswith(f"latency: {check.value:,} of 10,000 ms of one answer, estimated +-43% from a table")
+    assert check.words().startswith(f"latency: {check.value:,} of 10,000 ms of one answer, estimated +-43% from a ")
     assert "(--latency 10s --board nucleo-l4r5zi)" in check.words()
 
 
@@ -190,6 +192,17 @@ def test_a_net_that_answers_otherwise_is_an_error(small, monkeypatch):
         on_board.count_on_board(small, limits("200ms"))
 
 
+# --- RAM in C ---
+
+
 def test_the_arena_in_c_is_the_planned_one(small):
     costs = predict(solver.float_graph(STUDENT, 4, len(LABELS)), PART.record(), LABELS, "int8")
     assert costs.arena_pools_in_place_bytes <= to_c(small).arena_bytes <= costs.arena_bytes
+
+
+@pytest.mark.parametrize("arithmetic", ["device", "fixed"])
+def test_the_front_end_in_c_keeps_no_more_than_is_planned(small, arithmetic):
+    x = small.tensors[small.input]
+    made = plan(PART.record(), step=float(x.scale[0]), zero_point=int(x.zero_point[0]), dtype=x.dtype)
+    source = with_front_end(to_c(small), small, made, arithmetic=arithmetic)
+    assert 0 < source.state_bytes <= front_end_state(PART.record(), 1)

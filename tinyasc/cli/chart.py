@@ -1,4 +1,4 @@
-"""`tinyasc simulate --chart`: instructions per operator as horizontal bars; matplotlib is imported when one is drawn."""
+"""`tinyasc simulate --chart`: instructions per operator as horizontal bars; matplotlib is imported to draw them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def write_chart(report: NetReport, title: str, file: Path) -> Path:
 
 
 def draw_chart(report: NetReport, title: str) -> Figure:
-    """One bar per operator, the first on top: instructions, counted; its milliseconds, estimated, as a point on a second
-    axis with the band as its whisker.
+    """One bar per operator, the first on top: counted instructions; estimated milliseconds are points on a second axis.
+
+    Whiskers are the band of the estimate.
     """
     from matplotlib.figure import Figure
 
@@ -62,11 +63,10 @@ def draw_chart(report: NetReport, title: str) -> Figure:
     spread = [report.band * t for t in times]
     above.errorbar(times, list(rows), xerr=spread, fmt="o", color=ESTIMATED, markersize=3, linewidth=1, zorder=3)
     above.set_xlim(left=0)
-    above.set_xlabel(
-        f"ms at {processor.clock_hz / 1e6:g} MHz, estimated +-{report.band:.0%} (points)", color=ESTIMATED
-    )
+    above.set_xlabel(f"ms at {processor.clock_hz / 1e6:g} MHz, estimated +-{report.band:.0%} (points)", color=ESTIMATED)
     figure.suptitle(
-        f"{title} on {report.board.name}: {report.instructions:,} instructions, {1e3 * report.seconds:.3g} ms estimated",
+        f"{title} on {report.board.name}: {report.instructions:,} instructions, "
+        f"{1e3 * report.seconds:.3g} ms estimated",
         size=10,
         color=INK,
     )

@@ -204,10 +204,10 @@ def command(
     logits or probabilities, distill.teacher_on: augmented lets them answer every augmented batch.
 
     The student is as wide as its recipe says, or narrower until all limits hold: bytes of parameters, of the file, of
-    RAM, MACs per second, latency on a board, its memory, a challenge's rule. Written are model-int8.tflite (with --bits 16
-    model-int16x8.tflite), model-fp32.tflite, model-fp32.onnx and report.json, after every file was loaded again in each
-    runtime that takes it and answered as it must. Limits that no student can hold are refused before anything is
-    trained. The same command run again resumes where it was killed.
+    RAM, MACs per second, a board's memory, latency on it, a challenge's rule. Written are model-int8.tflite (with
+    --bits 16 model-int16x8.tflite), model-fp32.tflite, model-fp32.onnx and report.json, after every file was loaded
+    again in each runtime that takes it and answered as it must. Limits that no student can hold are refused before
+    anything is trained. The same command run again resumes where it was killed.
 
     \b
     Examples:

@@ -83,7 +83,7 @@ class Limits:
     Args:
         limits: at most one of each name.
         rule: a competition's, judged as it counts: MACs of one inference without test-time copies.
-        copies: of every clip that are answered at test time; they multiply the MACs of --macs and the time of --latency.
+        copies: of every clip that are answered at test time; they multiply --macs and --latency.
         board: that a limit on latency is for.
     """
 
@@ -196,7 +196,7 @@ def parse_limits(
     if latency is not None:
         milliseconds = parse_latency(latency)
         if board is None:
-            raise InputError(f"--latency {latency.strip()}: on which board? Add --board NAME (`tinyasc boards` lists them)")
+            raise InputError(f"--latency {latency.strip()}: on which board? Add --board NAME (see tinyasc boards)")
         timed = load_board(board)
         load_costs(timed)  # refused now where there is none
         origin = f"--latency {latency.strip()} --board {timed.key}{f' --tta {copies}' if copies > 1 else ''}"

@@ -77,8 +77,8 @@ def count_on_board(graph: Graph, limits: Limits) -> OnBoard | None:
         board,
         latency,
         (),
-        f"{ran.instructions:,} instructions counted on an emulated {board.core} ({ran.emulator}, {ran.compiler}), equal "
-        f"to the numpy reference in every operator; {1e3 * latency.seconds:.3g} ms estimated +-{ran.band:.0%}, "
+        f"{ran.instructions:,} instructions counted on an emulated {board.core} ({ran.emulator}, {ran.compiler}), "
+        f"equal to the numpy reference in every operator; {1e3 * latency.seconds:.3g} ms estimated +-{ran.band:.0%}, "
         "front end not included",
     )
 
