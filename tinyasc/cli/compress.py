@@ -56,6 +56,13 @@ def _names(option: str) -> str:
     metavar="NUMBER",
     help="Limit on multiply-accumulates per second of sound, times the copies of --tta: 30M, 30MMAC, 30000000.",
 )
+@click.option(
+    "--latency",
+    metavar="TIME",
+    help="Limit on the time of one answer on --board, times the copies of --tta, front end not included: 200ms, 0.2s. "
+    "Estimated from a table of what our C kernels cost on its core; the written net is then built and its instructions "
+    "are counted on the emulated core, where pip install 'tinyasc[firmware]' is.",
+)
 @click.option("--tta", "copies", metavar="N", type=int, default=1, help="Test-time copies per clip that are planned.")
 @click.option("--board", metavar="NAME", help=f"A board's flash and RAM as limits: {_names('board')}.")
 @click.option("--rule", metavar="NAME", help=f"A challenge's rule, as it counts: {_names('rule')}.")
@@ -168,6 +175,7 @@ def command(
     flash: str | None,
     ram: str | None,
     macs: str | None,
+    latency: str | None,
     copies: int,
     board: str | None,
     rule: str | None,
@@ -196,16 +204,17 @@ def command(
     logits or probabilities, distill.teacher_on: augmented lets them answer every augmented batch.
 
     The student is as wide as its recipe says, or narrower until all limits hold: bytes of parameters, of the file, of
-    RAM, MACs per second, a board's memory, a challenge's rule. Written are model-int8.tflite (with --bits 16
-    model-int16x8.tflite), model-fp32.tflite, model-fp32.onnx and report.json, after every file was loaded again in each
-    runtime that takes it and answered as it must. Limits that no student can hold are refused before anything is
-    trained. The same command run again resumes where it was killed.
+    RAM, MACs per second, a board's memory, latency on it, a challenge's rule. Written are model-int8.tflite (with
+    --bits 16 model-int16x8.tflite), model-fp32.tflite, model-fp32.onnx and report.json, after every file was loaded
+    again in each runtime that takes it and answered as it must. Limits that no student can hold are refused before
+    anything is trained. The same command run again resumes where it was killed.
 
     \b
     Examples:
       tinyasc compress --budget 128KB
       tinyasc compress --budget 32kB --teacher runs/esc10-teacher-1a2b3c4d --set training.epochs=300
       tinyasc compress --board arduino-nano-33-ble-sense --macs 30M --family auto --dry-run
+      tinyasc compress --latency 200ms --board stm32l4r5
       tinyasc compress --rule dcase2024-t1 --bits auto --frontier frontier.png
       tinyasc compress --teacher runs/cnn --teacher runs/resnet --set distill.ensemble=probabilities
       tinyasc compress --budget 64KB --narrow magnitude --set narrow.from_width=96
@@ -213,7 +222,15 @@ def command(
       tinyasc compress --board nucleo-u575zi-q --family auto --search 12 --run runs/search
     """  # noqa: D301 (click reads the backspace)
     limits = parse_limits(
-        budget=budget, flash=flash, ram=ram, macs=macs, board=board, rule=rule, copies=copies, bits=bits
+        budget=budget,
+        flash=flash,
+        ram=ram,
+        macs=macs,
+        latency=latency,
+        board=board,
+        rule=rule,
+        copies=copies,
+        bits=bits,
     )
     if not math.isfinite(max_drop):
         raise InputError(f"--max-drop {max_drop}: give a number of points, for example 1")
@@ -279,6 +296,8 @@ def command(
     for check in product.checks:
         if check.name != "budget":
             click.echo(check.words())
+    if product.on_board is not None:
+        click.echo(f"{product.on_board.board.name}: {product.on_board.about}")
     scores = [
         f"{f.precision} {100 * f.validation['accuracy']:.2f} %, log loss {f.validation['log_loss']:.3f}"
         for f in (fp32, product)

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tinyasc.cli.chart import check_chart, write_chart
 from tinyasc.compress.board_path import NO_FRONT_END, Sound, duty, read_sound, real_time, simulate_path
 from tinyasc.compress.stored import Stored, open_stored
 from tinyasc.errors import InputError, TinyascError
@@ -70,6 +71,12 @@ HOST = "the features were computed on this machine by the numpy front end; the f
     help="RAM set aside for the stack; what it went to is measured.",
 )
 @click.option("--timeout", metavar="S", type=click.FloatRange(0.1), default=300.0, show_default=True, help="Per input.")
+@click.option(
+    "--chart",
+    metavar="FILE.png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw instructions and estimated time per operator; of one board.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the tables.")
 def command(
     model: Path | None,
@@ -84,6 +91,7 @@ def command(
     emulator: str | None,
     stack_bytes: int,
     timeout: float,
+    chart: Path | None,
     as_json: bool,
 ) -> None:
     """Run a compressed model in C on an emulated board, and count every instruction.
@@ -98,8 +106,13 @@ def command(
     Examples:
       tinyasc simulate runs/demo-student-128KB-1a2b3c4d clip.wav --board stm32l4r5
       tinyasc simulate runs/demo-student-128KB-1a2b3c4d clip.wav --board rp2040 --tta 4
+      tinyasc simulate --board stm32l4r5 --chart operators.png
       tinyasc simulate --board all
     """  # noqa: D301 (click reads the backspace)
+    if chart is not None:
+        if board_name == ALL:
+            raise InputError("--chart draws one board's operators; name it in place of --board all")
+        check_chart(chart)
     if model is None:
         model = newest_model(Path(".")).parent
         click.echo(f"run: {model} (newest compression in ./runs)", err=True)
@@ -132,6 +145,9 @@ def command(
             click.echo(json.dumps(_plain(report, stored, copies), allow_nan=False))
         else:
             _print_report(report, stored, copies)
+        if chart is not None:
+            write_chart(report, f"{stored.path.name}, {stored.precision}", chart)
+            click.echo(f"chart: {chart}", err=True)
         done = [report]
     wrong = [report.board.key for report in done if not report.equal]
     if wrong:

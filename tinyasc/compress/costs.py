@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tinyasc_export.lower import cast
 from tinyasc_export.memory import plan, unshared_bytes
 from tinyasc_export.quantize import quantize_int8, quantize_int16x8
 from tinyasc_export.tflite import to_tflite
+from tinyasc_firmware_sim.work import Work, work
 
 # How much of the stack is used is known once there is a C image. Until then a common main stack is set aside: 4 KB is
 # Mbed OS's; ESP-IDF's main task has 3.5 KB, the Pico SDK's core 2 KB.
@@ -39,6 +40,7 @@ class Costs:
         arena_unshared_bytes: the same where nothing shares its place, as in TensorFlow Lite Micro, whose own state and
             scratch buffers come on top.
         front_end_bytes: see `front_end_state`.
+        work: what the C kernels have to do, per operator.
         graph: what was counted.
         front_end: what feeds it.
     """
@@ -53,6 +55,7 @@ class Costs:
     arena_pools_in_place_bytes: int
     arena_unshared_bytes: int
     front_end_bytes: int
+    work: tuple[tuple[Work, ...], ...] = field(repr=False, compare=False)
     graph: Graph = field(repr=False, compare=False)
     front_end: FrontEnd = field(repr=False, compare=False)
 
@@ -93,6 +96,7 @@ def measure(graph: Graph, front_end: FrontEnd, file_bytes: int) -> Costs:
         plan(graph).peak,
         unshared_bytes(graph),
         front_end_state(front_end, width),
+        work(graph),
         graph,
         front_end,
     )
@@ -144,6 +148,8 @@ def predict(graph: Graph, front_end: FrontEnd, labels: Sequence[str], precision:
     ranges = {name: (-low * (i + 1) / (len(activations) + 1), 1 + i / 997) for i, name in enumerate(activations)}
     quantize = quantize_int8 if precision == "int8" else quantize_int16x8
     integers = quantize(cast(graph, "float32"), ranges)
+    # Taps that are zero for good are skipped in C, so they are told before zeros go.
+    to_do = work(integers)
     for t in integers.constants():
         assert t.data is not None
         t.data = np.where(t.data == 0, np.ones_like(t.data), t.data)
@@ -153,4 +159,4 @@ def predict(graph: Graph, front_end: FrontEnd, labels: Sequence[str], precision:
         np.full(values, -1 / 3e3).reshape(-1, front_end.n_mels), np.full(values, -200 / 3).reshape(-1, front_end.n_mels)
     )
     bundle = Bundle(tuple(labels), normalized.to_dict(), {"card": "-" * CARD_BYTES})
-    return measure(integers, front_end, len(to_tflite(integers, bundle)))
+    return replace(measure(integers, front_end, len(to_tflite(integers, bundle))), work=to_do)

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyasc.compress.costs import measure
 from tinyasc.compress.limits import Check, Limits
+from tinyasc.compress.on_board import OnBoard, count_on_board
 from tinyasc.compress.stored import GRAPH_FILE, RANGES_FILE
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.evaluate import metrics
@@ -123,6 +124,7 @@ class Written:
         graph: that it was written from.
         answers: (clips, K) float32 logits of its runtime on the validation clips, before it was written.
         checks: the limits held against the main file as it is written; the others have none.
+        on_board: how the main file's net ran on the board of a limit on latency.
         verified: what was found when it was loaded again, for report.json (see `verify`).
     """
 
@@ -133,6 +135,7 @@ class Written:
     graph: Graph
     answers: np.ndarray
     checks: tuple[Check, ...] = ()
+    on_board: OnBoard | None = None
     verified: dict[str, Any] = field(default_factory=dict)
 
 
@@ -196,7 +199,13 @@ def write_files(
         scores = metrics.evaluate(model.probabilities(answers), validation.labels)
         scores["top1_agreement"] = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
         data = writer(graph, Bundle(trained.labels, deployed.front_end.to_dict(), about | {"validation": scores}))
-        checks = limits.checks(measure(graph, deployed.front_end, len(data))) if precision == main else []
+        checks: list[Check] = []
+        ran = None
+        if precision == main:
+            ran = count_on_board(graph, limits)
+            counted = None if ran is None else ran.latency
+            checks = limits.checks(measure(graph, deployed.front_end, len(data)), counted)
+            checks += [] if ran is None else ran.checks
         if not all(check.met for check in checks):
             path = folder / OVER_BUDGET.format(precision)
         write_atomic(path, data)
@@ -204,7 +213,7 @@ def write_files(
             raise TinyascError(
                 f"{path}: stores {constant_bytes(data)} bytes of constants, counted were {counts.parameter_bytes}"
             )
-        written.append(Written(path, precision, count(graph, len(data)), scores, graph, answers, tuple(checks)))
+        written.append(Written(path, precision, count(graph, len(data)), scores, graph, answers, tuple(checks), ran))
     return written
 
 

@@ -1,4 +1,4 @@
-"""The limits that a student has to hold: bytes of parameters, file and RAM, MACs, a board's, a competition's rule."""
+"""The limits that a student has to hold: bytes of parameters, file and RAM, MACs, latency, a board's, a rule's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tinyasc.compress.budget import Budget, parse_budget
 from tinyasc.compress.costs import Costs
 from tinyasc.compress.rules import Rule, judge, load_rule
 from tinyasc.errors import InputError
-from tinyasc_firmware_sim.boards import load_board
+from tinyasc_firmware_sim.boards import Board, load_board
+from tinyasc_firmware_sim.latency import Latency, estimate_latency, load_costs
 
 BITS = ("8", "16", "auto")
 NONE = "none"
@@ -24,7 +25,10 @@ WHAT = {
     "ram": "bytes of RAM",
     "arena": "bytes of arena in one piece",
     "macs": "MACs per second",
+    "latency": "ms of one answer, estimated",
 }
+TIME_UNITS = {"ms": 1, "s": 1000}
+LARGEST_MS = 24 * 3600 * 1000
 MAC_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 LARGEST_MACS = 10**15
 
@@ -36,7 +40,7 @@ class Limit:
     Args:
         name: a key of `WHAT`.
         text: as typed.
-        number: in bytes, or MACs per second of sound.
+        number: in bytes, MACs per second of sound, or milliseconds.
         origin: the option that set it.
     """
 
@@ -79,12 +83,14 @@ class Limits:
     Args:
         limits: at most one of each name.
         rule: a competition's, judged as it counts: MACs of one inference without test-time copies.
-        copies: of every clip that are answered at test time; they multiply the MACs of --macs.
+        copies: of every clip that are answered at test time; they multiply --macs and --latency.
+        board: that a limit on latency is for.
     """
 
     limits: tuple[Limit, ...] = ()
     rule: Rule | None = None
     copies: int = 1
+    board: Board | None = None
 
     @property
     def budget(self) -> Budget | None:
@@ -103,12 +109,22 @@ class Limits:
     def identity(self) -> str:
         """Equal for equal limits, however they were typed."""
         numbers = sorted(f"{limit.name} {limit.number}" for limit in self.limits)
-        # Without a limit on MACs copies are not held against anything.
-        copies = self.copies if any(limit.name == "macs" for limit in self.limits) else 1
-        return " ".join([*numbers, f"rule {self.rule.name}" if self.rule else "", f"x{copies}"])
+        # Without a limit on MACs or latency copies are not held against anything.
+        copies = self.copies if any(limit.name in ("macs", "latency") for limit in self.limits) else 1
+        board = [] if self.board is None else [f"latency on {self.board.key}"]
+        return " ".join([*numbers, *board, f"rule {self.rule.name}" if self.rule else "", f"x{copies}"])
 
-    def checks(self, costs: Costs) -> list[Check]:
-        """Every limit held against the costs of a student, predicted or written."""
+    def checks(self, costs: Costs, counted: Latency | None = None) -> list[Check]:
+        """Every limit held against the costs of a student, predicted or written.
+
+        Args:
+            costs: of the student.
+            counted: its latency with counted instructions; without it the latency follows from the table of the board's
+                core.
+
+        Raises:
+            InputError: a limit on latency and a kernel that this table lacks.
+        """
         values = {
             "budget": costs.parameter_bytes,
             "flash": costs.file_bytes,
@@ -116,8 +132,14 @@ class Limits:
             "arena": costs.arena_bytes,
             "macs": costs.macs_per_second(self.copies),
         }
+        what = dict(WHAT)
+        if self.board is not None:
+            latency = counted or estimate_latency(costs.work, costs.precision, self.board)
+            values["latency"] = latency.milliseconds(self.copies)
+            of = "counted instructions" if latency.counted else "a table of kernel costs"
+            what["latency"] += f" +-{latency.band:.0%} from {of}"
         found = [
-            Check(x.name, WHAT[x.name], x.number, values[x.name], values[x.name] <= x.number, x.origin)
+            Check(x.name, what[x.name], x.number, values[x.name], values[x.name] <= x.number, x.origin)
             for x in self.limits
         ]
         if self.rule is not None:
@@ -135,6 +157,7 @@ def parse_limits(
     flash: str | None = None,
     ram: str | None = None,
     macs: str | None = None,
+    latency: str | None = None,
     board: str | None = None,
     rule: str | None = None,
     copies: int = 1,
@@ -169,13 +192,22 @@ def parse_limits(
         if found.block_bytes < found.ram_bytes:
             sizes["arena"] = found.block_bytes
         given += [Limit(name, found.key, number, f"board {found.key}") for name, number in sizes.items()]
+    timed = None
+    if latency is not None:
+        milliseconds = parse_latency(latency)
+        if board is None:
+            raise InputError(f"--latency {latency.strip()}: on which board? Add --board NAME (see tinyasc boards)")
+        timed = load_board(board)
+        load_costs(timed)  # refused now where there is none
+        origin = f"--latency {latency.strip()} --board {timed.key}{f' --tta {copies}' if copies > 1 else ''}"
+        given.append(Limit("latency", latency.strip(), milliseconds, origin))
     if copies < 1:
         raise InputError(f"--tta {copies}: give the number of test-time copies, 1 or more")
     preset = None if rule is None else load_rule(rule)
     if preset is not None and preset.memory.precision == "int8" and bits == "16":
         raise InputError(f"--rule {preset.name} fixes int8, --bits 16 asks for int16x8; leave one of them out")
     tightest = {x.name: x for x in sorted(given, key=lambda x: -x.number)}
-    return Limits(tuple(tightest[name] for name in WHAT if name in tightest), preset, copies)
+    return Limits(tuple(tightest[name] for name in WHAT if name in tightest), preset, copies, timed)
 
 
 def parse_macs(text: str) -> int:
@@ -190,6 +222,23 @@ def parse_macs(text: str) -> int:
     number = Fraction(match[1]) * MAC_UNITS[match[2]]
     if not 1 <= number <= LARGEST_MACS or number.denominator != 1:
         raise InputError(f"--macs {text!r} is {float(number):.15g}; give a whole number from 1 to {LARGEST_MACS}")
+    return int(number)
+
+
+def parse_latency(text: str) -> int:
+    """Reads "200ms", "0.2s", "1.5 s": milliseconds of one answer.
+
+    Raises:
+        InputError: no number, no unit, or no whole number of milliseconds from 1 to a day's.
+    """
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*(ms|s)\s*", text, flags=re.ASCII)
+    if match is None:
+        raise InputError(f"--latency {text!r} is no time with its unit; write it as 200ms or 0.2s")
+    number = Fraction(match[1]) * TIME_UNITS[match[2]]
+    if not 1 <= number <= LARGEST_MS or number.denominator != 1:
+        raise InputError(
+            f"--latency {text!r} is {float(number):.15g} ms; give a whole number of ms from 1 to {LARGEST_MS}"
+        )
     return int(number)
 
 

@@ -118,6 +118,7 @@ def judge(
                 "file_bytes": f.counts.file_bytes,
                 "macs": f.counts.macs,
                 "validation": f.validation,
+                **({} if f.on_board is None else {"on_board": f.on_board.report()}),
                 **f.verified,
             }
             for f in files

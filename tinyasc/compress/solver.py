@@ -259,7 +259,8 @@ def _unshared_note(chosen: Candidate) -> str | None:
         if needs.get(check.name, 0) > check.limit:
             return (
                 f"{check.name} holds with the arena as planned; TensorFlow Lite Micro, which lets no activation take "
-                f"another's place, needs {needs[check.name]:,} of {check.limit:,} {check.what} and its own state"
+                f"another's place, needs {needs[check.name]:,} of {check.limit:,} {check.what} and its own state; it "
+                "holds in the exported C (tinyasc export --to c), whose arena is the planned one"
             )
     return None
 

@@ -1,0 +1,61 @@
+"""What `compress --board` writes runs on that board, and `--latency` counts what was written. Synthetic scenes."""
+
+import json
+
+import pytest
+import yaml
+from test_train_compress import STUDENT, TEACHER, tinyasc
+
+from tinyasc.data.scenes import write_scenes
+
+pytest.importorskip("ziglang", reason="zig is not installed: pip install 'tinyasc[firmware]'")
+pytest.importorskip("unicorn", reason="unicorn is not installed: pip install 'tinyasc[firmware]'")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+QUICK = {"epochs": 1, "batch_size": 16}
+ARDUINO = "arduino-nano-33-ble-sense"
+
+
+def teacher(folder, monkeypatch, seconds, **parts):
+    monkeypatch.chdir(folder)
+    write_scenes(folder / "scenes", clips_per_scene=12, seconds=seconds)
+    (folder / "teacher.yaml").write_text(yaml.safe_dump(TEACHER | {"training": QUICK} | parts))
+    (folder / "student.yaml").write_text(yaml.safe_dump(STUDENT | {"training": QUICK}))
+    tinyasc("train", "teacher.yaml")
+
+
+def test_the_default_result_for_a_board_links_and_runs_there(tmp_path, monkeypatch):
+    """The demo's front end and the family's shipped recipe, hardly trained: what fits does not depend on accuracy."""
+    front_end = {"sample_rate": 16000, "clip_seconds": 2.0, "n_fft": 1024, "hop_length": 640, "n_mels": 64}
+    teacher(tmp_path, monkeypatch, 2.0, front_end=front_end)
+    options = [f"training.{key}={value}" for key, value in (QUICK | {"warmup_epochs": 0}).items()]
+    tinyasc("compress", "--board", ARDUINO, "--family", "sepconv-ca", "--run", "run",
+            *(word for option in options for word in ("--set", option)))  # fmt: skip
+    plan = json.loads((tmp_path / "run/plan.json").read_text())["plan"]
+    said = json.loads(tinyasc("simulate", "run", "clip.wav", "--board", ARDUINO, "--json").stdout)
+    counted = said["counted"]
+    assert said["equals_reference"] and said["board"] == ARDUINO
+    assert counted["arena_bytes"] <= plan["arena_bytes"]
+    # What was set aside for the stack is more than it went.
+    assert counted["ram_bytes"] <= plan["ram_bytes"] <= 262144 and counted["stack_bytes"] < 4096
+    assert counted["flash_bytes"] <= 982528
+    print(json.dumps({"plan": plan, "counted": counted, "estimated": said["estimated"]}, indent=1))
+
+
+def test_a_limit_on_latency_is_counted_after_writing(tmp_path, monkeypatch):
+    teacher(tmp_path, monkeypatch, 0.5)
+    result = tinyasc("compress", "--latency", "100ms", "--board", "stm32l4r5", "--run", "run")
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    (check,) = (c for c in report["checks"] if c["name"] == "latency")
+    assert check["met"] and check["limit"] == 100 and "from counted instructions" in check["what"]
+    main = next(f for f in report["files"] if f["precision"] == "int8")
+    on_board = main["on_board"]
+    assert on_board["board"] == "nucleo-l4r5zi" and on_board["estimated"]["band"] == 0.3
+    assert check["value"] == -(-on_board["estimated"]["seconds"] * 1000 // 1)
+    assert f"{on_board['counted']['instructions']:,} instructions counted" in result.stdout
+    assert "ms of one answer, estimated +-30% from counted instructions" in result.stdout
+    # `simulate` counts the same net, whatever it hears.
+    said = json.loads(tinyasc("simulate", "run", "--board", "stm32l4r5", "--json").stdout)
+    assert said["counted"]["instructions"] == on_board["counted"]["instructions"]
+    # The plan's estimate, from the table alone.
+    shown = tinyasc("compress", "--latency", "100ms", "--board", "stm32l4r5", "--dry-run").stdout
+    assert "from a table of kernel costs (--latency 100ms --board nucleo-l4r5zi): met" in shown
