@@ -20,6 +20,7 @@ from tinyasc.compress import micro, temperature
 from tinyasc.data.scenes import write_scenes
 from tinyasc.files import file_hash
 from tinyasc.infer.runner import load
+from tinyasc_export.seal import MARKER, UNSEALED, seal
 from tinyasc_export.tflite import constant_bytes, to_tflite
 
 FRONT_END = {"sample_rate": 16000, "clip_seconds": 0.5, "n_fft": 512, "hop_length": 320, "n_mels": 32}
@@ -164,13 +165,19 @@ def test_final_runs_say_what_drift_is_measured_on(folder, tmp_path):
     assert "int8: temperature 1: validation clips were trained on" in done.stdout
 
 
+def resealed(data: bytes) -> bytes:
+    """A changed file with a hash that is right again, so that only its answers give it away."""
+    at = data.index(MARKER)
+    return seal(data[:at] + UNSEALED.encode() + data[at + len(UNSEALED) :])
+
+
 def spoiling(graph, bundle=None):
     data = to_tflite(graph, bundle)
     if bundle is None or bundle.card.get("precision") != "int8":
         return data
     part = max((t.data for t in graph.constants()), key=lambda a: a.nbytes).tobytes()
     assert data.count(part) == 1
-    return data.replace(part, bytes(b ^ 0x7F for b in part))
+    return resealed(data.replace(part, bytes(b ^ 0x7F for b in part)))
 
 
 def test_a_writer_that_is_wrong_fails_the_command(folder, tmp_path, monkeypatch):

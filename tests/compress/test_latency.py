@@ -195,9 +195,10 @@ def test_a_net_that_answers_otherwise_is_an_error(small, monkeypatch):
 # --- RAM in C ---
 
 
-def test_the_arena_in_c_is_the_planned_one(small):
+def test_the_arena_in_c_is_the_planned_one_and_a_kernels_scratch(small):
     costs = predict(solver.float_graph(STUDENT, 4, len(LABELS)), PART.record(), LABELS, "int8")
-    assert costs.arena_pools_in_place_bytes <= to_c(small).arena_bytes <= costs.arena_bytes
+    widest = max(shape[-1] for shape in (t.shape for t in small.tensors.values()) if shape)
+    assert costs.arena_pools_in_place_bytes <= to_c(small).arena_bytes <= costs.arena_bytes + 2 * widest
 
 
 @pytest.mark.parametrize("arithmetic", ["device", "fixed"])

@@ -51,8 +51,8 @@ def test_a_png_is_written(report, tmp_path):
 def test_the_command_draws(report, tmp_path, monkeypatch):
     stored = SimpleNamespace(path=tmp_path / "graph-int8.npz", precision="int8", clip_seconds=1.0, graph=None)
     monkeypatch.setattr(simulate, "open_stored", lambda *_: stored)
-    monkeypatch.setattr(simulate, "_inputs", lambda *_: [None])
-    monkeypatch.setattr(simulate, "simulate", lambda *_, **__: report)
+    monkeypatch.setattr(simulate, "read_sound", lambda *_, **__: SimpleNamespace(windows=(), left_out=0))
+    monkeypatch.setattr(simulate, "simulate_path", lambda *_, **__: report)
     picture = tmp_path / "c.png"
     result = CliRunner().invoke(cli, ["simulate", str(tmp_path), "--board", "stm32l4r5", "--chart", str(picture)])
     assert result.exit_code == 0, result.output
