@@ -52,6 +52,16 @@ def test_wheel_answers_in_a_bare_environment(tmp_path: Path) -> None:
     record = json.loads(answer.stdout)
     assert record["label"] == "high"
 
+    bundled = run(tinyasc, "infer", "clip.wav", "--json", cwd=tmp_path)
+    assert bundled.returncode == 0, bundled.stderr
+    assert "esc10-int8.tflite (comes with tinyasc" in bundled.stderr
+    assert len(json.loads(bundled.stdout)["probabilities"]) == 10
+    file = next((tmp_path / "bare").rglob("esc10-int8.tflite"))
+    card = run(tinyasc, "show", file, cwd=tmp_path)
+    assert card.returncode == 0, card.stderr
+    shown = " ".join(card.stdout.split())
+    assert "five official folds, 3 seeds" in shown and "Piczak" in shown and "CC BY 3.0" in shown
+
     refused = run(tinyasc, "train", cwd=tmp_path)
     assert refused.returncode == 1
     assert refused.stderr.startswith("error:") and "tinyasc[train]" in refused.stderr
