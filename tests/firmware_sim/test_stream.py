@@ -1,6 +1,5 @@
 """Samples to scores on emulated cores: the bits of the front end's specification and of the numpy reference."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -90,14 +89,15 @@ def test_unicorn_and_qemu_and_both_compilers_agree(board):
     graph = integer_graph(frames=FRONT_END.n_frames())
     plan = plan_for(FRONT_END, graph)
     for compiler in ("zig", "gcc"):
-        options = {"arithmetic": "fixed", "compiler": compiler}
         a, b = (
-            simulate_stream(graph, plan, load_board(board), [sound(3)], emulator=emulator, **options)
+            simulate_stream(
+                graph, plan, load_board(board), [sound(3)], arithmetic="fixed", compiler=compiler, emulator=emulator
+            )
             for emulator in ("unicorn", "qemu")
         )
-        assert a.equal and b.equal
-        assert a.front_end == dataclasses.replace(b.front_end, cycles=a.front_end.cycles)
-        assert a.operators == b.operators
+        assert a.equal and b.equal and a.front_end is not None and b.front_end is not None
+        assert a.front_end.to_dict()["counted"] == b.front_end.to_dict()["counted"]
+        assert [op.instructions for op in a.operators] == [op.instructions for op in b.operators]
 
 
 def test_a_fault_is_found_where_it_lies(monkeypatch):
