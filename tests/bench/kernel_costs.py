@@ -5,7 +5,7 @@
 Writes firmware_sim/tinyasc_firmware_sim/kernel_costs/*.yaml. One net with every kernel in many shapes is built for a
 board of the core and run there; instructions are counted, cycles are those of the core's model before the board's
 factor. Costs per unit are those, none negative, that give every operator's count back with the least relative error.
-The shapes are random and no student's, so that students can hold the tables (tests/firmware_sim/test_latency.py).
+The shapes are random and no student's, so that students can hold the tables (tests/firmware_sim/test_kernel_costs.py).
 """
 
 from __future__ import annotations

@@ -26,15 +26,17 @@ def teacher(folder, monkeypatch, seconds, **parts):
 def test_the_default_result_for_a_board_links_and_runs_there(tmp_path, monkeypatch):
     """The demo's front end and the family's shipped recipe, hardly trained: what fits does not depend on accuracy."""
     front_end = {"sample_rate": 16000, "clip_seconds": 2.0, "n_fft": 1024, "hop_length": 640, "n_mels": 64}
-    teacher(tmp_path, monkeypatch, 2.0, front_end=front_end)
+    teacher(tmp_path, monkeypatch, 2.0, front_end=front_end, student="students/sepconv_ca")
     options = [f"training.{key}={value}" for key, value in (QUICK | {"warmup_epochs": 0}).items()]
-    tinyasc("compress", "--board", ARDUINO, "--family", "sepconv-ca", "--run", "run",
+    tinyasc("compress", "--board", ARDUINO, "--run", "run",
             *(word for option in options for word in ("--set", option)))  # fmt: skip
     plan = json.loads((tmp_path / "run/plan.json").read_text())["plan"]
     said = json.loads(tinyasc("simulate", "run", "clip.wav", "--board", ARDUINO, "--json").stdout)
     counted = said["counted"]
     assert said["equals_reference"] and said["board"] == ARDUINO
     assert counted["arena_bytes"] <= plan["arena_bytes"]
+    # The recipe's 64 channels or as many as the RAM takes, and not a toy.
+    assert plan["family"] == "sepconv_ca" and 32 <= plan["width"] <= 64
     # What was set aside for the stack is more than it went.
     assert counted["ram_bytes"] <= plan["ram_bytes"] <= 262144 and counted["stack_bytes"] < 4096
     assert counted["flash_bytes"] <= 982528
