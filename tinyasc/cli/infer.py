@@ -23,6 +23,7 @@ from tinyasc.infer.records import as_record
 from tinyasc.infer.runner import Model
 from tinyasc.infer.tta import CHANGES, parse_tta
 from tinyasc.infer.windows import AGGREGATES, check_hop
+from tinyasc.printable import printable
 
 
 @click.command("infer")
@@ -176,7 +177,7 @@ def command(
     complaints: list[str] = []
     paths = find_clips(named, complaints.append)
     for line in complaints:
-        click.echo(f"error: {line}", err=True)
+        click.echo(f"error: {printable(line)}", err=True)
     if out is not None:
         failed = _write(out, job, model, paths, workers)
     else:
@@ -240,7 +241,7 @@ def _write(out: Path, job: Job, model: Model, paths: list[Path], workers: int) -
             file.write(answer)
         there = f", {before:,} of them from before" if before else ""
         errors = f", {file.errors:,} of them errors" if file.errors else ""
-        click.echo(f"written: {out} ({len(file.done):,} clips{there}{errors})")
+        click.echo(f"written: {printable(str(out))} ({len(file.done):,} clips{there}{errors})")
         return file.errors
 
 
@@ -258,7 +259,7 @@ def _answers(job: Job, model: Model, paths: list[Path], workers: int, *, show: b
                 if progress:
                     progress.clear()
                 if answer.error:
-                    click.echo(f"error: {answer.error}", err=True)
+                    click.echo(f"error: {printable(answer.error)}", err=True)
                 yield answer
                 if progress:
                     progress.step(error=bool(answer.error))
