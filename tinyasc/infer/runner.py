@@ -146,8 +146,8 @@ class Model:
             aggregate: of windows: one of `tinyasc.infer.windows.AGGREGATES`.
 
         Raises:
-            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1, an unknown
-                preset or aggregation.
+            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count out of range, an
+                unknown preset or aggregation.
             ModelFileError: the model answers with NaN or infinity.
         """
         plan = Plan(parse_tta(tta), seed, stop_early, hop_samples(window_hop, self.front_end), aggregate)
@@ -235,13 +235,21 @@ class Model:
             raise InputError("the clip holds no samples")
         if not np.isfinite(samples).all():
             raise InputError("the clip holds NaN or infinite samples")
-        if rate is not None and rate < 1:
+        if rate is not None and not (math.isfinite(rate) and rate >= 1):
             raise InputError(f"the rate must be at least 1 Hz, got {rate}")
+        if samples.dtype not in (np.float32, np.float64):  # half or extended precision, which soxr does not take
+            samples = samples.astype(np.float32)
         if rate is None or rate == self.front_end.sample_rate:
             return samples
         import soxr  # most callers come with the right rate already
 
-        return soxr.resample(samples.T, rate, self.front_end.sample_rate).T
+        resampled = soxr.resample(samples.T, rate, self.front_end.sample_rate).T
+        if resampled.size == 0:
+            raise InputError(
+                f"the clip is too short: {samples.shape[-1]} samples at {rate:g} Hz are not one at "
+                f"{self.front_end.sample_rate} Hz"
+            )
+        return resampled
 
 
 def load(
