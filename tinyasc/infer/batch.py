@@ -14,15 +14,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.infer.longclips import predict_file
 from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import Model, Prediction, load
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 # Clips that wait for each worker, so that none is idle while a slow one holds up the order.
 AHEAD = 4
@@ -154,8 +151,8 @@ def _until_one_ends(job: Job, waiting: deque[Path], workers: int, ask: Ask) -> G
 _held: dict[str, Any] = {}  # of a worker process: its model, what is asked, and how
 
 
-def _start(job: Job, ask: Ask, ended: Connection) -> None:
-    """Makes a new process ready: Ctrl-C is its parent's to handle, with which it ends."""
+def _start(job: Job, ask: Ask, ended: Any) -> None:
+    """Makes a new process ready: Ctrl-C is its parent's to handle, with which it ends: when `ended` does, a pipe's other end."""
     import signal
     import threading
 
@@ -167,7 +164,7 @@ def _start(job: Job, ask: Ask, ended: Connection) -> None:
         _held.update(error=error)
 
 
-def _end_with_parent(ended: Connection) -> None:
+def _end_with_parent(ended: Any) -> None:
     """A parent that is killed tells nobody, and its workers would wait for clips for ever."""
     ended.poll(None)
     os._exit(1)

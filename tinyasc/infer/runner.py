@@ -301,7 +301,10 @@ def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs
     if front_end is None and labels is None and outputs == "logits":
         return None
     if front_end is None or labels is None:
-        raise InputError("a model file without a card needs both, its front end and its labels: name them together")
+        raise InputError(
+            "a model file without a card needs both its front end and its labels: name them together (--front-end and "
+            "--labels)"
+        )
     from tinyasc.infer.foreign import describe  # most files have a card
 
     return describe(front_end, labels, outputs)
