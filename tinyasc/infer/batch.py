@@ -152,7 +152,13 @@ _held: dict[str, Any] = {}  # of a worker process: its model, what is asked, and
 
 
 def _start(job: Job, ask: Ask, ended: Any) -> None:
-    """Makes a new process ready: Ctrl-C is its parent's to handle, with which it ends: when `ended` does, a pipe's other end."""
+    """Makes a new process ready: Ctrl-C is its parent's to handle, with which it ends.
+
+    Args:
+        job: what is done.
+        ask: what is asked.
+        ended: a pipe that ends with what the process is wanted for.
+    """
     import signal
     import threading
 
