@@ -238,6 +238,39 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(folder):
     assert done.stdout.startswith(b"\\u2192.wav") and b"#" in done.stdout
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files hold no such characters elsewhere")
+def test_names_that_a_terminal_would_obey_are_escaped_and_stay_on_one_line(folder):
+    shutil.copy("low.wav", "a\nb\x1b[31m.wav")
+    (folder / "no\nsound\x1b[31m.wav").write_text("x")
+    (folder / "empty\n").mkdir()
+    result = infer("--top", 1, "a\nb\x1b[31m.wav", "no\nsound\x1b[31m.wav", "gone\r\n.wav", "empty\n")
+    assert result.exit_code == 2
+    assert result.stdout.splitlines()[0] == r"a\nb\x1b[31m.wav" and len(result.stdout.splitlines()) == 2
+    said = [line.split(": ")[1] for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert sorted(said) == sorted([r"no\nsound\x1b[31m.wav", r"gone\r\n.wav", r"empty\n"])
+    assert len(result.stderr.splitlines()) == 4  # and which model it is
+    result = infer("--model", "no\x1b[31m.tflite", "low.wav")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 2 and line.startswith(r"error: no\x1b[31m.tflite: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("closed", "args", "code", "says"),
+    [
+        ("<&-", "--list -", 2, "error: --list -: standard input is closed; pipe paths into it"),
+        (">&-", "low.wav", 1, "error: standard output is closed; send it to a file, a pipe or /dev/null"),
+        ("2>&-", "low.wav high.wav missing.wav", 2, ""),
+    ],
+    ids=["input", "output", "error"],
+)
+def test_closed_standard_streams_are_no_crash(folder, closed, args, code, says):
+    command = f"{sys.executable} -m tinyasc.cli.main infer --model runs/first/model-int8.tflite {args} {closed}"
+    done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (code, says)
+    assert done.stdout.count(".wav") == (2 if closed == "2>&-" else 0)
+
+
 @pytest.mark.parametrize(
     "args",
     [["--tta", "3", "low.wav"], ["--workers", "2", "--out", "a.csv", "low.wav", "high.wav"]],

@@ -167,7 +167,7 @@ def test_the_front_end_it_prints_is_the_file_that_infer_takes(folder):
     assert result.exit_code == 2 and "says itself what its front end and labels are" in result.stderr
     for lacking in (described[:2], described[2:], ["--outputs", "probabilities"]):
         result = CliRunner().invoke(cli, ["infer", "--model", "cardless.tflite", *lacking, "clip.wav"])
-        assert result.exit_code == 2 and "needs both --front-end and --labels" in result.stderr
+        assert result.exit_code == 2 and "name them together (--front-end and --labels)" in result.stderr
 
 
 STRANGE = [None, True, -1, 0.5, "text", "\x1b[2J\r\n\u202e\ud800", [], [1, [2]], [{}], {}, {"x": {"y": [None]}}]

@@ -100,6 +100,22 @@ class Dying(Job):
         os._exit(1)
 
 
+def stay_at_03(model, path, predicting):
+    """The fourth clip takes longer than anybody waits."""
+    if path.name == "03.wav":
+        time.sleep(600)
+    return answer(model, path, predicting)
+
+
+def test_who_stops_early_does_not_wait_for_clips_under_way(clips):
+    the_job = job(clips)
+    found = answers(the_job, the_job.load(), clips, workers=2, ask=stay_at_03)
+    assert [next(found).path.name for _ in range(3)] == ["00.wav", "01.wav", "02.wav"]
+    start = time.monotonic()
+    found.close()
+    assert time.monotonic() - start < 60
+
+
 def test_no_process_is_started_for_one_clip(clips, monkeypatch):
     monkeypatch.setattr(batch, "_until_one_ends", None)
     the_job = job(clips)

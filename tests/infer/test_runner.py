@@ -1,9 +1,12 @@
 import dataclasses
+import math
 import os
 
 import numpy as np
 import pytest
 import tiny_models as tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import ADDED_FIELDS, fit_length
@@ -102,6 +105,9 @@ def test_another_rate_is_resampled(model):
         (np.array([0, np.nan], np.float32), {}, "NaN"),
         (np.array([0, np.inf], np.float32), {}, "infinite"),
         (np.zeros(100, np.float32), {"rate": 0}, "rate"),
+        (np.zeros(100, np.float32), {"rate": math.nan}, "rate must be at least 1 Hz, got nan"),
+        (np.zeros(100, np.float32), {"rate": math.inf}, "rate must be at least 1 Hz, got inf"),
+        (np.zeros(1, np.float32), {"rate": 10**6}, "too short: 1 samples at 1e\\+06 Hz"),
         (np.zeros(100, np.float32), {"tta": 0}, "tta"),
         (np.zeros(100, np.float32), {"seed": -1}, "seed"),
     ],
@@ -109,6 +115,38 @@ def test_another_rate_is_resampled(model):
 def test_unusable_samples_are_refused(model, samples, options, message):
     with pytest.raises(InputError, match=message):
         model.predict(samples, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
+@pytest.mark.parametrize("rate", [None, 2 * tiny.RATE])
+def test_floats_of_any_width_are_taken(model, dtype, rate):
+    samples = tiny.tone("middle").astype(np.float16)
+    expected = model.predict(samples.astype(np.float32), rate)
+    assert np.array_equal(model.predict(samples.astype(dtype), rate).probabilities, expected.probabilities)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    answers=st.lists(st.sampled_from([(9, 0, 0), (0, 9, 0), (0, 0, 9), (1, 1, 0), (0, 0, 0)]), min_size=1, max_size=12)
+)
+def test_copies_left_out_never_change_the_likeliest_class(answers):
+    """Nearly certain answers that take turns are what turns a lead round the fastest; equal ones are ties."""
+    early, whole = (
+        Model(Told(answers)).predict(tiny.tone("low"), tta=len(answers), stop_early=stop) for stop in (True, False)
+    )
+    assert early.top(1)[0][0] == whole.top(1)[0][0]
+    assert whole.copies == whole.planned == early.planned == len(answers) >= early.copies
+
+
+class Told:
+    """A backend whose answers are known beforehand."""
+
+    def __init__(self, answers):
+        self.bundle, self.input_shape, self.n_classes = tiny.bundle(), tiny.FRONT_END.shape, 3
+        self._answers = iter(answers)
+
+    def logits(self, features):
+        return np.array(next(self._answers), np.float32)
 
 
 @pytest.mark.parametrize("length", [1, 2, 100])

@@ -218,6 +218,8 @@ def test_every_copy_of_a_long_clip_but_the_plain_one_is_one_window(changes):
     [
         (0, "at least 1"),
         ("-3", "at least 1"),
+        ("1001", "at most 1000 copies, got 1001"),
+        (10**12, "at most 1000"),
         ("many", "'many' is neither a number of copies .* nor one of s2-3crop, s4-30"),
         ("2.5", "neither a number"),
         ("s4-30:roll", "neither a number"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tinyasc.infer.runner import Prediction
+from tinyasc.printable import printable
 
 LONGEST_BAR = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -18,7 +19,7 @@ def as_text(path: Path, prediction: Prediction, top: int, milliseconds: float) -
     name_width = max(len(label) for label, _ in best)
     columns = shutil.get_terminal_size().columns
     width = max(1, min(LONGEST_BAR, columns - name_width - 13))
-    lines = [str(path)]
+    lines = [printable(str(path))]
     if prediction.windows > 1 or prediction.planned > 1:
         lines[0] += f"  ({_cost(prediction, milliseconds)})"
     for label, share in best:
@@ -42,11 +43,6 @@ def _counted(macs: int) -> str:
     if macs < 100_000:
         return f"{macs:,} MAC"
     return f"{macs / 1e6:,.1f} MMAC" if macs < 10**9 else f"{macs / 1e9:,.1f} GMAC"
-
-
-def printable(text: str) -> str:
-    """A text from a file with escapes for all that a terminal would obey, or not show."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def bar(share: float, width: int) -> str:

@@ -23,6 +23,7 @@ from tinyasc.infer.records import as_record
 from tinyasc.infer.runner import Model
 from tinyasc.infer.tta import CHANGES, parse_tta
 from tinyasc.infer.windows import AGGREGATES, check_hop
+from tinyasc.printable import printable
 
 
 @click.command("infer")
@@ -190,7 +191,7 @@ def command(
     complaints: list[str] = []
     paths = find_clips(named, complaints.append)
     for line in complaints:
-        click.echo(f"error: {line}", err=True)
+        click.echo(f"error: {printable(line)}", err=True)
     if out is not None:
         failed = _write(out, job, model, paths, workers)
     else:
@@ -237,11 +238,13 @@ def _described(front_end: Path | None, labels: str | None, outputs: str) -> dict
     """What `load` is told of a file without a card; nothing where no option says any of it."""
     if front_end is None and labels is None and outputs == OUTPUTS[0]:
         return {}
-    if front_end is None or labels is None:
-        raise InputError("a model file without a card needs both --front-end and --labels; give the two together")
     from tinyasc.infer.foreign import read_front_end, read_labels
 
-    return {"front_end": read_front_end(front_end), "labels": read_labels(labels), "outputs": outputs}
+    return {
+        "front_end": None if front_end is None else read_front_end(front_end),
+        "labels": None if labels is None else read_labels(labels),
+        "outputs": outputs,
+    }
 
 
 def _write(out: Path, job: Job, model: Model, paths: list[Path], workers: int) -> int:
@@ -254,7 +257,8 @@ def _write(out: Path, job: Job, model: Model, paths: list[Path], workers: int) -
             file.write(answer)
         there = f", {before:,} of them from before" if before else ""
         errors = f", {file.errors:,} of them errors" if file.errors else ""
-        click.echo(f"written: {out} ({len(file.done):,} clips{there}{errors})")
+        plural = "" if len(file.done) == 1 else "s"
+        click.echo(f"written: {printable(str(out))} ({len(file.done):,} clip{plural}{there}{errors})")
         return file.errors
 
 
@@ -272,7 +276,7 @@ def _answers(job: Job, model: Model, paths: list[Path], workers: int, *, show: b
                 if progress:
                     progress.clear()
                 if answer.error:
-                    click.echo(f"error: {answer.error}", err=True)
+                    click.echo(f"error: {printable(answer.error)}", err=True)
                 yield answer
                 if progress:
                     progress.step(error=bool(answer.error))

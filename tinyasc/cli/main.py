@@ -9,6 +9,7 @@ import contextlib
 import errno
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ import click
 
 from tinyasc import __version__
 from tinyasc.errors import MissingExtraError, TinyascError
+from tinyasc.printable import printable
 
 # name -> (where it lives, its line in `tinyasc --help`). The lines stand here because reading them from the
 # commands would import torch. The three main commands come first.
@@ -103,7 +105,8 @@ class LazyGroup(click.Group):
         """Runs the command line; in standalone mode exits with 0, 1 (ours), 2 (the user's input) or 130."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        _print_anything()
+        if not _streams():
+            sys.exit(_say("standard output is closed; send it to a file, a pipe or /dev/null", 1))
         if not (sys.argv[1:] if args is None else args):
             args = ["--help"]
         code = 0
@@ -155,7 +158,7 @@ def _named(error: ModuleNotFoundError, command: str) -> Exception:
 def _say(line: str, code: int) -> int:
     """Writes one error line and hands back the exit code."""
     with contextlib.suppress(BrokenPipeError):
-        click.echo("error: " + " ".join(line.split()), err=True)
+        click.echo("error: " + printable(" ".join(part.strip() for part in line.splitlines())), err=True)
     return code
 
 
@@ -167,11 +170,18 @@ def _system_line(error: OSError) -> str:
     return f"{where}{what}{mend}"
 
 
-def _print_anything() -> None:
-    """Lets names that the terminal's encoding lacks be printed escaped, in place of a crash."""
+def _streams() -> bool:
+    """Makes the standard streams fit to be written to; returns whether standard output can be.
+
+    Names that the terminal's encoding lacks are printed escaped, in place of a crash. A closed standard error becomes
+    the null device, so that no file that is opened later takes its number.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    return sys.stdout is not None
 
 
 if __name__ == "__main__":

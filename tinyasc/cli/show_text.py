@@ -11,9 +11,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from tinyasc.cli.answer_text import printable
 from tinyasc.frontend import FrontEnd
 from tinyasc.infer.about import About
+from tinyasc.printable import printable
 
 WIDTH = 100
 INDENT = 14

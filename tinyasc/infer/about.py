@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyasc.errors import ModelFileError
 from tinyasc.frontend import FrontEnd
-from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, read_model
+from tinyasc.infer.backends.base import file_kind, read_model
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.onnx_metadata import read_onnx_bundle
 from tinyasc_export.tflite_metadata import read_tflite_bundle
 
-ZIP = b"PK\x03\x04"
+# How `tinyasc show` calls them.
+KINDS = {".tflite": "TFLite", ".onnx": "ONNX", ".npz": "graph"}
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,13 @@ def read_about(path: Path) -> About:
         folder = read_c_folder(path)
         return About(path, "C", folder.size, folder.blake2b, folder.bundle)
     data, where = read_model(path)
-    if data[4:8] == TFLITE_IDENTIFIER:
-        kind, bundle = "TFLite", read_tflite_bundle(data, where)
-    elif data[:4] == ZIP and path.suffix == ".npz":
+    suffix = file_kind(path, data)
+    if suffix == ".tflite":
+        bundle = read_tflite_bundle(data, where)
+    elif suffix == ".onnx":
+        bundle = read_onnx_bundle(data, where)
+    else:
         from tinyasc_export.graphfile import load_graph  # the one that needs the whole graph
 
-        kind, bundle = "graph", load_graph(data, where)[1]
-    elif path.suffix == ".onnx":
-        kind, bundle = "ONNX", read_onnx_bundle(data, where)
-    else:
-        raise ModelFileError(f"{where}: neither a .tflite nor an .onnx model, nor a graph-*.npz of `tinyasc compress`")
-    return About(path, kind, len(data), hashlib.blake2b(data, digest_size=16).hexdigest(), bundle)
+        bundle = load_graph(data, where)[1]
+    return About(path, KINDS[suffix], len(data), hashlib.blake2b(data, digest_size=16).hexdigest(), bundle)

@@ -119,7 +119,10 @@ def _until_one_ends(job: Job, waiting: deque[Path], workers: int, ask: Ask) -> G
     from multiprocessing import get_context
 
     # Spawned, not forked: the runtime's threads and locks of this process do not survive a fork.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(job, ask))
+    spawn = get_context("spawn")
+    # Nothing is sent through it. Its end is what every worker ends with: closed by this process, or by its death.
+    ended, lives = spawn.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(job, ask, ended))
     handed_in = deque()
     try:
         try:
@@ -138,32 +141,38 @@ def _until_one_ends(job: Job, waiting: deque[Path], workers: int, ask: Ask) -> G
             return len(handed_in)
         return 0
     finally:
+        if waiting:  # ended early: what is under way, such as a file of ten hours, is not waited for
+            lives.close()
         pool.shutdown(cancel_futures=True)
+        lives.close()
+        ended.close()
 
 
 _held: dict[str, Any] = {}  # of a worker process: its model, what is asked, and how
 
 
-def _start(job: Job, ask: Ask) -> None:
-    """Makes a new process ready: Ctrl-C is its parent's to handle, with which it ends."""
+def _start(job: Job, ask: Ask, ended: Any) -> None:
+    """Makes a new process ready: Ctrl-C is its parent's to handle, with which it ends.
+
+    Args:
+        job: what is done.
+        ask: what is asked.
+        ended: a pipe that ends with what the process is wanted for.
+    """
     import signal
     import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
     try:
         _held.update(model=job.load(), ask=ask, predicting=job.predicting)
     except TinyascError as error:  # told to the parent, as the pool would write a traceback
         _held.update(error=error)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(ended: Any) -> None:
     """A parent that is killed tells nobody, and its workers would wait for clips for ever."""
-    from multiprocessing import parent_process
-
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
+    ended.poll(None)
     os._exit(1)
 
 

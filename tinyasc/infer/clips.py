@@ -71,7 +71,12 @@ def read_list(path: Path) -> list[Path]:
     if path.name.lower().endswith(SUFFIXES):
         raise InputError(f"--list {path}: is an audio file; give it without --list")
     try:
-        content = sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else path.read_bytes()
+        if str(path) != STANDARD_INPUT:
+            content = path.read_bytes()
+        elif sys.stdin is None:  # its descriptor was closed when Python began
+            raise InputError("--list -: standard input is closed; pipe paths into it")
+        else:
+            content = sys.stdin.buffer.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"--list {path}: cannot read this list: {reason}") from None

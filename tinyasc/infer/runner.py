@@ -156,8 +156,8 @@ class Model:
             aggregate: of windows: one of `tinyasc.infer.windows.AGGREGATES`.
 
         Raises:
-            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count below 1, an unknown
-                preset or aggregation.
+            InputError: no samples, other channels, integers, NaN or infinity, a rate or a count out of range, an
+                unknown preset or aggregation.
             ModelFileError: the model answers with NaN or infinity.
         """
         plan = Plan(parse_tta(tta), seed, stop_early, hop_samples(window_hop, self.front_end), aggregate)
@@ -249,13 +249,21 @@ class Model:
             raise InputError("the clip holds no samples")
         if not np.isfinite(samples).all():
             raise InputError("the clip holds NaN or infinite samples")
-        if rate is not None and rate < 1:
+        if rate is not None and not (math.isfinite(rate) and rate >= 1):
             raise InputError(f"the rate must be at least 1 Hz, got {rate}")
+        if samples.dtype not in (np.float32, np.float64):  # half or extended precision, which soxr does not take
+            samples = samples.astype(np.float32)
         if rate is None or rate == self.front_end.sample_rate:
             return samples
         import soxr  # most callers come with the right rate already
 
-        return soxr.resample(samples.T, rate, self.front_end.sample_rate).T
+        resampled = soxr.resample(samples.T, rate, self.front_end.sample_rate).T
+        if resampled.size == 0:
+            raise InputError(
+                f"the clip is too short: {samples.shape[-1]} samples at {rate:g} Hz are not one at "
+                f"{self.front_end.sample_rate} Hz"
+            )
+        return resampled
 
 
 def load(
@@ -316,7 +324,10 @@ def _described(front_end: FrontEnd | None, labels: Sequence[str] | None, outputs
     if front_end is None and labels is None and outputs == "logits":
         return None
     if front_end is None or labels is None:
-        raise InputError("a model file without a card needs both, its front end and its labels: name them together")
+        raise InputError(
+            "a model file without a card needs both its front end and its labels: name them together (--front-end and "
+            "--labels)"
+        )
     from tinyasc.infer.foreign import describe  # most files have a card
 
     return describe(front_end, labels, outputs)

@@ -19,6 +19,7 @@ CROP_SHARE = 0.8
 SHIFT_FRAMES = 10.0  # Xin et al., DCASE 2022, section 3.2: eta ~ N(0, 10), read as a standard deviation in frames
 GAIN_DB = 6.0  # what this project's recipes train with
 MASK_SHARE = 1 / 8  # widest stripe, of the bands or the frames; our choice
+MAX_COPIES = 1000  # each of a long file is held as one window of it: 640 MB of 5 s at 32 kHz
 BANDS, FRAMES = 1, 2  # axes of features (channels, bands, frames)
 
 FIXED = ("start", "middle", "end")
@@ -89,7 +90,7 @@ class Tta:
     """Which copies are made of a clip.
 
     Args:
-        copies: how many, at least 1.
+        copies: how many, 1 to `MAX_COPIES`.
         turns: the changes of a copy, by turns; each a mix of at most one of `PLACES`, "gain" and one kind of mask.
         plain_first: copy 0 is the clip as it is, of whatever length; the turns begin with copy 1.
         name: of the preset, or "".
@@ -113,7 +114,7 @@ class Tta:
     Copy i depends on (seed, i) alone: more copies begin with the same ones.
 
     Raises:
-        InputError: no copies, an unknown change, or changes that do not go together.
+        InputError: no copies or too many, an unknown change, or changes that do not go together.
     """
 
     copies: int
@@ -124,6 +125,8 @@ class Tta:
     def __post_init__(self) -> None:
         if self.copies < 1:
             raise InputError(f"tta must be at least 1 copy, got {self.copies}")
+        if self.copies > MAX_COPIES:
+            raise InputError(f"tta must be at most {MAX_COPIES} copies, got {self.copies}")
         if not self.turns:
             raise InputError(f"tta: name at least one change of the copies; there are {', '.join(CHANGES)}")
         for turn in self.turns:
@@ -181,7 +184,7 @@ def parse_tta(text: str | int | Tta | None) -> Tta:
             changes of one copy joined by "+" (by default "roll,crop"). None is 1, the plain clip.
 
     Raises:
-        InputError: neither a number above 0 nor a preset, or changes of unknown names.
+        InputError: neither a number of copies nor a preset, or changes of unknown names.
     """
     if isinstance(text, Tta):
         return text

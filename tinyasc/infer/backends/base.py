@@ -64,6 +64,25 @@ def unreadable(path: Path | str, error: OSError | ValueError) -> ModelFileError:
     return ModelFileError(f"{path}: cannot read this model file: {reason}; check the path and its rights")
 
 
+def file_kind(path: Path, head: bytes) -> str:
+    """What kind of file it is, as the suffix that such a file has: ".tflite", ".onnx" or ".npz".
+
+    Args:
+        path: its suffix counts where the content does not tell.
+        head: its first 8 bytes at least.
+
+    Raises:
+        ModelFileError: none of these.
+    """
+    if head[4:8] == TFLITE_IDENTIFIER:
+        return ".tflite"
+    if path.suffix in (".onnx", ".npz"):
+        return path.suffix
+    raise ModelFileError(
+        f"{path}: neither a .tflite nor an .onnx model, nor a .npz graph; name a file that `tinyasc compress` wrote"
+    )
+
+
 def read_model(path_or_bytes: Path | str | bytes) -> tuple[bytes, str]:
     """The content of a model file, and the name by which error lines call it.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyasc.errors import InputError, ModelFileError
-from tinyasc.infer.backends.base import TFLITE_IDENTIFIER, Backend
+from tinyasc.errors import InputError
+from tinyasc.infer.backends.base import Backend, file_kind, unreadable
 from tinyasc_export.bundle import Bundle
 
 AUTO = "auto"
@@ -70,12 +70,5 @@ def _kind(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(8)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelFileError(f"{path}: cannot read this model file: {reason}") from None
-    if head[4:8] == TFLITE_IDENTIFIER:
-        return ".tflite"
-    if path.suffix in (".onnx", ".npz"):
-        return path.suffix
-    raise ModelFileError(
-        f"{path}: neither a .tflite nor an .onnx model, nor a .npz graph; name a file that `tinyasc compress` wrote"
-    )
+        raise unreadable(path, error) from None
+    return file_kind(path, head)
