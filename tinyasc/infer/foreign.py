@@ -70,7 +70,7 @@ class ForeignBackend:
 
     @property
     def taken(self) -> dict[str, Any]:
-        """As the backend's own."""
+        """As `Backend.taken`: the input is the backend's own."""
         return self._backend.taken
 
     def logits(self, features: np.ndarray) -> np.ndarray:

@@ -26,13 +26,16 @@ class Backend(Protocol):
         bundle: labels, front end and card, read from the file.
         input_shape: (channels, n_mels, frames).
         n_classes: K, the length of the logits.
-        taken: its input's type ("dtype") and, of integers, scale and zero point ("quantization"), as LiteRT has them.
     """
 
     bundle: Bundle
     input_shape: tuple[int, int, int]
     n_classes: int
-    taken: dict[str, Any]
+
+    @property
+    def taken(self) -> dict[str, Any]:
+        """Type of its input ("dtype") and, of integers, scale and zero point ("quantization"), as LiteRT tells them."""
+        ...
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(channels, n_mels, frames) float32 features to (K,) float32 logits."""
