@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "tinyasc_firmware_sim": {"tinyasc_export"},
     "": {"infer"},  # tinyasc/__init__.py, when `load` is first asked for
     "errors": {"tinyasc_export"},
+    "printable": set(),
     "files": {"errors"},
     "audio": EDGE,
     "frontend": EDGE,

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from tinyasc.cli.answer_text import bar
 from tinyasc.cli.main import cli
+from tinyasc.infer import find
 from tinyasc_export.tflite import to_tflite
 
 HEAVY = (
@@ -196,8 +197,9 @@ def test_a_bad_model_file_is_one_line(folder, name):
     assert line.startswith(f"error: {name}: ") and "Traceback" not in line
 
 
-def test_without_a_model_it_says_how_to_make_one(folder):
+def test_without_a_model_it_says_how_to_make_one(folder, monkeypatch):
     shutil.rmtree("runs")
+    monkeypatch.setattr(find, "BUNDLED", folder / "none.tflite")
     result = infer("low.wav")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
     assert "tinyasc compress --budget 128KB" in result.stderr and "or name one" in result.stderr
