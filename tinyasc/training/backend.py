@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ class TorchBackend:
         self.bundle = Bundle(trained.labels, trained.front_end.to_dict(), trained.recipe.card())
         self.input_shape = trained.front_end.shape
         self.n_classes = len(trained.labels)
+        self.taken: dict[str, Any] = {"dtype": np.float32, "quantization": (0.0, 0)}
 
     def logits(self, features: np.ndarray, device: str = "") -> np.ndarray:
         """(channels, n_mels, frames) float32 features, recorded by a device, to (K,) float32 logits."""
