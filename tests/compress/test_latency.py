@@ -18,6 +18,7 @@ from tinyasc.training.recipe import Recipe
 from tinyasc.training.recipe_parts import FrontEndPart
 from tinyasc_export.c99 import to_c
 from tinyasc_export.c99.stream import with_front_end
+from tinyasc_export.memory import ALIGNMENT
 from tinyasc_export.quantize import calibrate, quantize_int8
 from tinyasc_firmware_sim.boards import load_board
 from tinyasc_firmware_sim.latency import estimate_latency
@@ -195,10 +196,11 @@ def test_a_net_that_answers_otherwise_is_an_error(small, monkeypatch):
 # --- RAM in C ---
 
 
-def test_the_arena_in_c_is_the_planned_one_and_a_kernels_scratch(small):
+def test_the_arena_in_c_is_the_planned_one_and_scratch(small):
     costs = predict(solver.float_graph(STUDENT, 4, len(LABELS)), PART.record(), LABELS, "int8")
-    widest = max(shape[-1] for shape in (t.shape for t in small.tensors.values()) if shape)
-    assert costs.arena_pools_in_place_bytes <= to_c(small).arena_bytes <= costs.arena_bytes + 2 * widest
+    # The first layer's window has 9 values; two patches of it are gathered. A row of padding is 4 values.
+    scratch = 2 * 9 + ALIGNMENT
+    assert costs.arena_pools_in_place_bytes <= to_c(small).arena_bytes <= costs.arena_bytes + scratch
 
 
 @pytest.mark.parametrize("arithmetic", ["device", "fixed"])
