@@ -260,7 +260,7 @@ def _unshared_note(chosen: Candidate) -> str | None:
             return (
                 f"{check.name} holds with the arena as planned; TensorFlow Lite Micro, which lets no activation take "
                 f"another's place, needs {needs[check.name]:,} of {check.limit:,} {check.what} and its own state; it "
-                "holds in the exported C (tinyasc export --to c), whose arena is the planned one and some scratch memory"
+                "holds in the exported C (tinyasc export --to c): the planned arena and some scratch memory"
             )
     return None
 
