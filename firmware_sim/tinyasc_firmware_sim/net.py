@@ -321,8 +321,14 @@ def report_of(
 
 
 def random_input(graph: Graph, seed: int = 0) -> np.ndarray:
-    """Integers over the whole range of the graph's input, (1, H, W, C): features of no sound."""
+    """Integers over the whole range of the graph's input, (1, H, W, C): features of no sound.
+
+    Raises:
+        InputError: a graph in floating point.
+    """
     t = graph.tensors[graph.input]
+    if t.dtype not in ("int8", "int16"):
+        raise InputError(f"boards run integer graphs, the model's input is {t.dtype}; take int8 or int16x8")
     limits = np.iinfo(t.dtype)
     return np.random.default_rng(seed).integers(limits.min, limits.max, t.shape, t.dtype, endpoint=True)
 

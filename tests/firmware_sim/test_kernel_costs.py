@@ -76,6 +76,7 @@ def test_student_families(family, board):
     graph, board = student(family), load_board(board)
     same_kernels(graph)
     report = simulate(graph, board, [random_input(graph)])
+    assert report.unequal == ()
     guess = estimate_latency(work(graph), "int8", board)
     bound = load_costs(board).table_band
     off = guess.instructions / report.instructions - 1

@@ -8,8 +8,9 @@ import soundfile
 import soxr
 from click.testing import CliRunner
 from emulated import build_once, need_qemu
-from small_nets import integer_graph
+from small_nets import float_graph, integer_graph
 
+from tinyasc.cli import simulate as command
 from tinyasc.cli.main import cli
 from tinyasc.frontend import FrontEnd, features
 from tinyasc.frontend_device import board_features, int16_samples, plan_for
@@ -17,7 +18,7 @@ from tinyasc_export.bundle import Bundle
 from tinyasc_export.drift import quantize_input
 from tinyasc_export.graphfile import save_graph
 from tinyasc_export.reference import run_all
-from tinyasc_firmware_sim import net, shipped_boards, stream
+from tinyasc_firmware_sim import load_board, net, shipped_boards, stream
 
 RATE = 8000
 FRONT_END = FrontEnd(
@@ -136,6 +137,24 @@ def test_a_bit_that_differs_is_an_error(model, monkeypatch):
     result = invoke("simulate", model, "--board", "raspberry-pi-pico")
     assert result.exit_code == 1 and "DIFFERS" in result.stdout
     assert "bits differ from numpy's on raspberry-pi-pico" in result.stderr
+
+
+def test_a_fault_on_one_of_all_boards_is_an_error(model, monkeypatch):
+    """Boards that cannot carry a model are an answer; one on which it goes wrong is not passed over."""
+    boards = [load_board(name) for name in ("esp32-s3-devkitc-1", "nucleo-l4r5zi")]
+    monkeypatch.setattr(command, "shipped_boards", lambda: boards)
+    healthy = invoke("simulate", model, "--board", "all")
+    assert healthy.exit_code == 0 and "not esp32-s3-devkitc-1" in healthy.stdout
+    result = invoke("simulate", model, "--board", "all", "--stack", "256", "--timeout", "0.1")
+    assert result.exit_code == 1 and "not nucleo-l4r5zi: " in result.stdout
+    assert result.stderr.endswith("did not run to its end on nucleo-l4r5zi, which could carry it\n")
+
+
+def test_a_net_in_floating_point_is_refused(tmp_path):
+    file = tmp_path / "graph-fp32.npz"
+    file.write_bytes(save_graph(float_graph(), Bundle(tuple("abcde"), FRONT_END.to_dict(), {"precision": "fp32"})))
+    result = invoke("simulate", file, "--board", "stm32l4r5")
+    assert result.exit_code == 2 and "error: boards run integer graphs, the model's input is float32" in result.stderr
 
 
 @pytest.mark.slow

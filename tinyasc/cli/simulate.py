@@ -100,7 +100,7 @@ def command(
     ./runs. Front end and net are written as C, built with the board's real memory sizes, fed the clip's samples a piece
     at a time, and features, every operator's output and the scores are held against numpy bit for bit. Instructions
     and bytes are counted, cycles and seconds are estimated. Without a clip the net alone runs, on random features. The
-    first window is counted, all are compared. Exits with 1 where a bit differs.
+    first window is counted, all are compared. Exits with 1 where a bit differs or a program faults.
 
     \b
     Examples:
@@ -132,6 +132,7 @@ def command(
         "stack_bytes": -(-stack_bytes // 16) * 16,
         "timeout": timeout,
     }
+    failed: list[str] = []
     if board is None:
         reports = [_try(stored, board, sound, options) for board in shipped_boards()]
         if as_json:
@@ -139,6 +140,8 @@ def command(
         else:
             _print_boards(reports, stored, copies)
         done = [report for report in reports if isinstance(report, NetReport)]
+        # What does not fit or is not installed is an answer; a fault or a compiler's refusal is none.
+        failed = [r[0].key for r in reports if not isinstance(r, NetReport) and not isinstance(r[1], InputError)]
     else:
         report = simulate_path(stored, board, sound, **options)
         if as_json:
@@ -152,6 +155,8 @@ def command(
     wrong = [report.board.key for report in done if not report.equal]
     if wrong:
         raise TinyascError(f"bits differ from numpy's on {', '.join(wrong)}")
+    if failed:
+        raise TinyascError(f"did not run to its end on {', '.join(failed)}, which could carry it")
 
 
 def _input(sound: Sound, clips: int, front_end: str | None) -> str:
@@ -162,19 +167,19 @@ def _input(sound: Sound, clips: int, front_end: str | None) -> str:
     return f"{len(sound.windows)} window(s) of {clips} clip(s){left_out}{host}"
 
 
-Outcome = NetReport | tuple[Board, str]
+Outcome = NetReport | tuple[Board, TinyascError]
 
 
 def _try(stored: Stored, board: Board, sound: Sound, options: dict[str, Any]) -> Outcome:
     try:
         return simulate_path(stored, board, sound, **options)
-    except (InputError, TinyascError) as error:
-        return board, str(error)
+    except TinyascError as error:
+        return board, error
 
 
 def _plain(report: Outcome, stored: Stored, copies: int) -> dict[str, Any]:
     if not isinstance(report, NetReport):
-        return {"board": report[0].key, "error": report[1]}
+        return {"board": report[0].key, "error": str(report[1])}
     values, share = report.to_dict(), duty(report, stored.clip_seconds)
     values["estimated"] |= {"clip_seconds": stored.clip_seconds, "duty": share, "real_time": real_time(report, share)}
     if copies > 1:

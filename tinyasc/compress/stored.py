@@ -142,7 +142,10 @@ def _of_file(file: Path) -> Stored:
         raise ModelFileError(f"{file}: a model file without a tinyasc card; take one that `tinyasc compress` wrote")
     precision = str(bundle.card.get("precision"))
     if precision not in DTYPES:
-        raise InputError(f"{file}: is {precision}; profile takes the files that `tinyasc compress` wrote")
+        raise InputError(
+            f"{file}: is {precision}, of which no graph is kept; take a file of {', '.join(DTYPES)} that `tinyasc "
+            "compress` wrote"
+        )
     stored = read_graph(file.absolute().parent, precision)
     # Files of earlier versions have no seal.
     if data not in (to_tflite(stored.graph, bundle, sealed=sealed) for sealed in (True, False)):
