@@ -145,6 +145,18 @@ def test_code_that_does_not_compile_is_one_line(folder, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_not_listed_is_one_line(folder, tmp_path):
+    """As where somebody's own kernel calls a file of its own, and bundle.json does not know it."""
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    content = json.loads((mine / "bundle.json").read_text())
+    content["c"]["sources"] = [name for name in content["c"]["sources"] if not name.startswith("tinyasc_mean_")]
+    (mine / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(TinyascError, match="undefined symbol: tinyasc_mean_") as caught:
+        load(mine)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TINYASC_CACHE", str(tmp_path / "file"))

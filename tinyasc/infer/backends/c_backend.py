@@ -14,7 +14,7 @@ from tinyasc.infer.backends.base import check_features, one_line
 from tinyasc.infer.backends.litert_backend import dequantize, quantize
 from tinyasc.infer.c_folder import read_c_folder
 from tinyasc.infer.c_library import library_of
-from tinyasc_export.c99.folder import Values
+from tinyasc_export.c99.folder import BUNDLE, Values
 
 # A library is loaded once per process and has one static arena, whoever holds it: its calls take turns.
 _TURNS: dict[Path, threading.Lock] = {}
@@ -50,7 +50,8 @@ class CBackend:
             self._library = ctypes.CDLL(str(library))
         except OSError as error:
             raise TinyascError(
-                f"{path}: its compiled library cannot be loaded: {one_line(error)}; remove {library}"
+                f"{path}: its compiled library cannot be loaded: {one_line(error)}; list all C files that the net "
+                f"needs in its {BUNDLE}, or remove {library}"
             ) from None
         self._turn = _TURNS.setdefault(library, threading.Lock())
         for what, values in (("input", x), ("output", y)):
