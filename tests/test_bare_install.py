@@ -57,6 +57,7 @@ def test_wheel_answers_in_a_bare_environment(tmp_path: Path) -> None:
     assert "esc10-int8.tflite (comes with tinyasc" in bundled.stderr
     assert len(json.loads(bundled.stdout)["probabilities"]) == 10
     file = next((tmp_path / "bare").rglob("esc10-int8.tflite"))
+    assert file.with_name("ATTRIBUTION.md").is_file()  # to which the card points
     card = run(tinyasc, "show", file, cwd=tmp_path)
     assert card.returncode == 0, card.stderr
     shown = " ".join(card.stdout.split())

@@ -265,13 +265,13 @@ def table(runs: Path) -> None:
             low, high = summary.evaluate(found)["intervals"]["accuracy"]
             row = [name, str(len(seeds)), spread([100 * s["accuracy"] for s in scores], 2)]
             row += [f"{100 * low:.1f} to {100 * high:.1f}", spread([s["log_loss"] for s in scores], 3)]
-            if plain is None or found is plain:
-                row += ["", ""]
-            else:
-                pair = summary.compare(found, plain)["accuracy"]
-                difference, least, most = (100 * pair[key] for key in ("difference", "low", "high"))
-                row += [f"{difference:+.2f} ({least:+.2f} to {most:+.2f})", f"{pair['p']:.4f}"]
+            row += ["", ""] if plain is None or found is plain else against(found, plain)
             print(f"| {' | '.join(row)} |")
+    taught_by = {variant: joined(student_folder(runs, BUDGETS[0], 1, 0, variant).parent, 1) for variant in VARIANTS}
+    for variant, found in taught_by.items():
+        if variant and found is not None and taught_by[""] is not None:
+            difference, p = against(taught_by[""], found)
+            print(f"\n{BUDGETS[0]}, three teachers against {variant}: {difference} points, p {p}")
     for budget in BUDGETS:
         kept = [runs / f"published-{budget}" / f"fold{fold}" / "answers.npz" for fold in FOLDS]
         if all(file.is_file() for file in kept):
@@ -281,6 +281,13 @@ def table(runs: Path) -> None:
             }
             said = ", ".join(f"{key} epoch {100 * value.mean():.2f} %" for key, value in right.items())
             print(f"\n{budget} int8, one seed, epoch CHOSEN ON THE TEST FOLD (published protocol): {said}")
+
+
+def against(found: Predictions, other: Predictions) -> list[str]:
+    """Difference of accuracy in points with its interval, and p: paired bootstrap over recordings."""
+    pair = summary.compare(found, other)["accuracy"]
+    difference, least, most = (100 * pair[key] for key in ("difference", "low", "high"))
+    return [f"{difference:+.2f} ({least:+.2f} to {most:+.2f})", f"{pair['p']:.4f}"]
 
 
 def spread(values: list[float], digits: int) -> str:

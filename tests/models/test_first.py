@@ -52,7 +52,9 @@ def test_by_default_the_papers_net(family):
     assert torch.equal(plain(x), named(x))
 
 
-@pytest.mark.parametrize("stride", [[1], [1, 0], [1, 2.0], 4, "14", [True, 4]])
+@pytest.mark.parametrize(
+    "stride", [[1], [1, 0], [1, 2.0], [1, 65], [10**30, 1], 4, "14", [True, 4], {"a": 1, "b": 2}, None]
+)
 def test_other_strides_are_refused(stride):
     with pytest.raises(InputError, match="pooled_cnn: first_stride must be two whole numbers"):
         build("pooled_cnn", **FACTS, first_stride=stride)

@@ -56,7 +56,7 @@ def main_precision(folder: Path) -> str:
         said = json.loads((folder / "report.json").read_text(encoding="utf-8"))["precision"]
     except (OSError, ValueError, KeyError, TypeError):
         return "int8"
-    return said if said in DTYPES else "int8"
+    return said if isinstance(said, str) and said in DTYPES else "int8"
 
 
 def open_stored(target: Path, precision: str | None = None) -> Stored:

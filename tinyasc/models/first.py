@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from tinyasc.errors import InputError
 
+# Far beyond what a clip's frames bear; without a bound a slip of the keyboard asks torch for gigabytes of kernel.
+LONGEST = 64
+
 
 def first_convolution(
     family: str, kernel: tuple[int, int], stride: Sequence[int]
@@ -26,11 +29,15 @@ def first_convolution(
         The kernel, along an axis of stride above 2 at least twice the stride and one long; and the stride.
 
     Raises:
-        InputError: not two whole numbers from 1 up.
+        InputError: not two whole numbers from 1 to `LONGEST`.
     """
-    if not isinstance(stride, Sequence) or len(stride) != 2 or not all(type(s) is int and s >= 1 for s in stride):
+    if (
+        not isinstance(stride, Sequence)
+        or len(stride) != 2
+        or not all(type(s) is int and 1 <= s <= LONGEST for s in stride)
+    ):
         raise InputError(
-            f"{family}: first_stride must be two whole numbers from 1 up, frequency and time, got {stride!r}"
+            f"{family}: first_stride must be two whole numbers from 1 to {LONGEST}, frequency and time, got {stride!r}"
         )
     longer = [max(size, 2 * step + 1) if step > 2 else size for size, step in zip(kernel, stride, strict=True)]
     return (longer[0], longer[1]), (stride[0], stride[1])
