@@ -7,6 +7,7 @@ read here.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -203,8 +204,9 @@ def _mono(samples: np.ndarray) -> np.ndarray:
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
-def _open(path: str | Path) -> soundfile.SoundFile:
-    """Opens a file whose existence, size and RIFF header have been checked."""
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a file whose existence, size and RIFF header have been checked, and closes it."""
     try:
         if not stat.S_ISREG((status := os.stat(path)).st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
@@ -220,14 +222,18 @@ def _open(path: str | Path) -> soundfile.SoundFile:
         raise InputError(f"{path}: cannot be read ({_reason(error)}); check the path and the disk") from None
     if status.st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
-    try:
-        # Bytes on POSIX: soundfile encodes strings strictly, which fails on file names that are not UTF-8.
-        name: Any = os.fsencode(path) if os.name == "posix" else str(path)
-        return soundfile.SoundFile(name if unfinished is None else unfinished)
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: no audio file that libsndfile can open ({_reason(error)}); convert it to WAV or FLAC"
-        ) from None
+    with contextlib.ExitStack() as opened:
+        if unfinished is not None:  # soundfile closes no file that it did not open itself
+            opened.enter_context(unfinished)
+        try:
+            # Bytes on POSIX: soundfile encodes strings strictly, which fails on file names that are not UTF-8.
+            name: Any = os.fsencode(path) if os.name == "posix" else str(path)
+            sound = opened.enter_context(soundfile.SoundFile(name if unfinished is None else unfinished))
+        except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: no audio file that libsndfile can open ({_reason(error)}); convert it to WAV or FLAC"
+            ) from None
+        yield sound
 
 
 class _Filled(io.FileIO):
