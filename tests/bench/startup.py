@@ -5,7 +5,8 @@ bytes of a bare install.
     python tests/bench/startup.py size
 
 `time` runs three commands in turn, N rounds (21 unless said otherwise), after one round that is not counted, and prints
-medians with quartiles of wall time and of processor time:
+medians with quartiles of wall time and of processor time. Bytecode is cached, as after any installation, also where
+PYTHONDONTWRITEBYTECODE is set, which would have a checkout compiled anew by every process:
 
 * `tinyasc infer`, as a user types it, with the model's front end;
 * a script that imports numpy and LiteRT and does nothing;
@@ -92,7 +93,7 @@ def measure(model: Path, clip: Path, rounds: int) -> None:
 def timed(command: list[str]) -> tuple[float, float]:
     """Wall and processor seconds of one process, its children included."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=CACHING)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{command[2][:40]!r} failed: {done.stderr.strip()}")
@@ -129,6 +130,7 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+CACHING = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 # A checkout on the path would be counted, or hide what the wheel lacks.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
