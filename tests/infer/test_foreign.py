@@ -41,8 +41,9 @@ def test_a_described_file_answers_as_the_one_with_a_card(cardless):
         ({"outputs": "probabilities"}, "name them together"),
         ({"front_end": FRONT_END, "labels": ["a", "b"]}, "gives 3 outputs, 2 labels were named"),
         ({"front_end": FRONT_END, "labels": ["a", "b", "a"]}, "'a' is there twice"),
-        ({"front_end": FRONT_END, "labels": ["a", " ", "b"]}, "each must be a name"),
-        ({"front_end": FRONT_END, "labels": []}, "there must be some"),
+        ({"front_end": FRONT_END, "labels": ["a", " ", "b"]}, "list of names"),
+        ({"front_end": FRONT_END, "labels": []}, "list of names"),
+        ({"front_end": FRONT_END, "labels": "abc"}, "list of names"),
         ({"front_end": FRONT_END, "labels": tiny.LABELS, "outputs": "votes"}, "must be one of logits, probabilities"),
         (
             {"front_end": tiny.other_front_end(hop_length=512), "labels": tiny.LABELS},

@@ -28,10 +28,11 @@ def describe(front_end: FrontEnd, labels: Sequence[str], outputs: str = "logits"
         outputs: "logits", or "probabilities" where the model ends in a softmax of its own.
 
     Raises:
-        InputError: no labels, labels twice, or other outputs.
+        InputError: no list of names, labels twice, or other outputs.
     """
-    if not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise InputError("labels: each must be a name, and there must be some")
+    # A string is a sequence of strings: "ab" would become the classes a and b.
+    if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
+        raise InputError("labels: give a list of names, one for every class")
     if twice := next((label for label in labels if list(labels).count(label) > 1), None):
         raise InputError(f"labels: {twice!r} is there twice; give every class a name of its own")
     if outputs not in OUTPUTS:
