@@ -1,6 +1,7 @@
 """`tinyasc simulate --chart`: what is drawn, and what is refused."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from tinyasc.cli.chart import check_chart, draw_chart, write_chart
 from tinyasc.cli.main import cli
 from tinyasc.errors import InputError
 from tinyasc_firmware_sim import load_board
+from tinyasc_firmware_sim.front_end import FrontEndReport
 from tinyasc_firmware_sim.image import Sizes
 from tinyasc_firmware_sim.net import NetReport, Operator
 
@@ -41,6 +43,18 @@ def test_bars_are_instructions_and_points_milliseconds(report):
     assert [list(s[:, 0]) for s in whiskers.get_segments()] == [pytest.approx([2.1, 3.9]), pytest.approx([0.7, 1.3])]
     assert "counted" in below.get_xlabel() and "estimated +-30%" in above.get_xlabel()
     assert below.yaxis_inverted()  # the first operator on top
+
+
+def test_the_front_end_is_on_top_and_small_operators_share_a_bar(report):
+    ops = [Operator(i, "mean", f"m{i}", 0, n, 2.0 * n, True) for i, n in enumerate((900_000, 100, 50_000, 200, 300))]
+    front_end = FrontEndReport("device", 10, 400_000, 600_000.0, 4, 5.0, 1, 2, True, True)
+    figure = draw_chart(replace(report, operators=tuple(ops), front_end=front_end), "m")
+    below, above = figure.axes
+    names = [label.get_text() for label in below.get_yticklabels()]
+    assert names == ["front end (device)", "m0 mean", "m2 mean", "3 others"]
+    assert [bar.get_width() for bar in below.patches] == [400_000, 900_000, 50_000, 600]
+    assert above.containers[0][0].get_xdata() == pytest.approx([5, 15, 5 / 6, 0.01])
+    assert "1.4 M instructions counted, 21 ms estimated" in figure.get_suptitle()
 
 
 def test_a_png_is_written(report, tmp_path):

@@ -1,10 +1,10 @@
-"""`tinyasc simulate --chart`: instructions per operator as horizontal bars; matplotlib is imported to draw them."""
+"""`tinyasc simulate --chart`: instructions of front end and operators as bars; matplotlib is imported to draw them."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinyasc.errors import InputError
 from tinyasc.files import check_writable, write_atomic
@@ -13,6 +13,7 @@ from tinyasc_firmware_sim.net import NetReport
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SMALL = 0.005  # of the net's instructions: as a bar of its own it could not be seen
 INK, GRID, COUNTED, ESTIMATED = "#222222", "#d9d9d9", "#4c78a8", "#e08a3c"
 
 
@@ -40,34 +41,58 @@ def write_chart(report: NetReport, title: str, file: Path) -> Path:
 
 
 def draw_chart(report: NetReport, title: str) -> Figure:
-    """One bar per operator, the first on top: counted instructions; estimated milliseconds are points on a second axis.
+    """Counted instructions as bars, estimated milliseconds as points on a second axis; whiskers are their band.
 
-    Whiskers are the band of the estimate.
+    The front end is on top where it ran on the board, then the operators in their order; those below `SMALL` of all
+    instructions share the last bar.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     processor = report.board.processor
     assert processor is not None
-    figure = Figure(figsize=(9, 1.6 + 0.24 * len(report.operators)), layout="constrained")
+    bars = _bars(report)
+    figure = Figure(figsize=(9, 1.6 + 0.24 * len(bars)), layout="constrained")
     axes = figure.subplots()
-    rows = range(len(report.operators))
-    axes.barh(rows, [op.instructions for op in report.operators], color=COUNTED, height=0.7, zorder=2)
-    axes.set_yticks(rows, [f"{op.module} {op.kind}".strip() for op in report.operators], size=7)
-    axes.set_ylim(len(report.operators) - 0.5, -0.5)
+    rows = range(len(bars))
+    axes.barh(rows, [bar.instructions for bar in bars], color=COUNTED, height=0.7, zorder=2)
+    axes.set_yticks(rows, [bar.name for bar in bars], size=8)
+    axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(left=0)
-    axes.set_xlabel("instructions, counted (bars)", color=COUNTED)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
+    axes.set_xlabel("million instructions, counted (bars)", color=COUNTED)
     axes.grid(axis="x", color=GRID, linewidth=0.6, zorder=0)
     axes.spines[["right"]].set_visible(False)
     above = axes.twiny()
-    times = [1e3 * op.cycles / processor.clock_hz for op in report.operators]
+    times = [1e3 * bar.cycles / processor.clock_hz for bar in bars]
     spread = [report.band * t for t in times]
     above.errorbar(times, list(rows), xerr=spread, fmt="o", color=ESTIMATED, markersize=3, linewidth=1, zorder=3)
     above.set_xlim(left=0)
     above.set_xlabel(f"ms at {processor.clock_hz / 1e6:g} MHz, estimated +-{report.band:.0%} (points)", color=ESTIMATED)
+    heard = "front end and net" if report.front_end else "net"
     figure.suptitle(
-        f"{title} on {report.board.name}: {report.instructions:,} instructions, "
-        f"{1e3 * report.seconds:.3g} ms estimated",
+        f"{title} on {report.board.name}\n{heard}: {sum(bar.instructions for bar in bars) / 1e6:,.1f} M instructions "
+        f"counted, {sum(times):,.0f} ms estimated",
         size=10,
         color=INK,
     )
     return figure
+
+
+class _Bar(NamedTuple):
+    name: str
+    instructions: int
+    cycles: float
+
+
+def _bars(report: NetReport) -> list[_Bar]:
+    front_end = report.front_end
+    heard = [_Bar(f"front end ({front_end.arithmetic})", front_end.instructions, front_end.cycles)] if front_end else []
+    small = [op for op in report.operators if op.instructions < SMALL * report.instructions]
+    # One small operator alone is clearer by its own name.
+    small = small if len(small) > 1 else []
+    named = [
+        _Bar(f"{op.module} {op.kind}".strip(), op.instructions, op.cycles) for op in report.operators if op not in small
+    ]
+    rest = [_Bar(f"{len(small)} others", sum(op.instructions for op in small), sum(op.cycles for op in small))]
+    return heard + named + (rest if small else [])
