@@ -25,6 +25,7 @@ SIMULATE = "simulate.md"
 COMMANDS_ALONE = (
     "data.md",
     "explain.md",
+    "hold-a-budget.md",
     "listen.md",
     "name-clips.md",
     "read-a-report.md",
