@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from tinyasc_export.bounded_call import bounded_call
 from tinyasc_export.errors import InputError, TinyascError
 from tinyasc_firmware_sim.cores import Core
 from tinyasc_firmware_sim.counting import Counter, CounterFile, counter_library
@@ -18,7 +19,7 @@ from tinyasc_firmware_sim.image import Image
 from tinyasc_firmware_sim.results import HANG, STATUS_FILE, Fault, RunResult, read_status
 
 TEXT = "sim.text"
-GRACE = 10.0  # seconds for qemu to end after it was asked to
+GRACE = 10.0  # seconds for qemu to end after it was asked to, or to say its version
 
 
 def qemu_program(core: Core) -> str:
@@ -34,8 +35,8 @@ def qemu_installed(core: Core) -> bool:
 @lru_cache(maxsize=2)
 def qemu_version(program: str) -> str:
     """As "qemu 7.2.22"."""
-    said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"version (\S+)", said)
+    done = bounded_call([program, "--version"], seconds=GRACE, what=f"asking {program} for its version")
+    found = re.search(r"version (\S+)", done.stdout.decode(errors="replace"))
     return f"qemu {found[1] if found else 'unknown'}"
 
 

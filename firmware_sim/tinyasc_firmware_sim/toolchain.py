@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from tinyasc_export.bounded_call import COMPILER_SECONDS, bounded_call
 from tinyasc_export.errors import InputError, TinyascError
 from tinyasc_firmware_sim.boards import Board, Processor
 from tinyasc_firmware_sim.cores import Core, core_of, gcc_flags, zig_flags
@@ -92,6 +92,7 @@ def build(
         InputError: the board has no such processor here, or no compiler is installed.
         TooLargeError: the image does not fit.
         BuildError: the compiler refused.
+        TinyascError: it did not end.
     """
     if not isinstance(sources, Sources):
         sources = Sources(sources)
@@ -118,9 +119,9 @@ def build(
             "-o",
             str(elf),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment())
-        if done.returncode:
-            raise _refused(board, done.stderr)
+        code, log = _call(command, f"building the image for {board.name} with {name}")
+        if code:
+            raise _refused(board, log)
         return Image(elf.read_bytes(), board, core, layout, emulator, compiler_version(name, core))
 
 
@@ -147,8 +148,9 @@ def available(name: str, core: Core) -> bool:
 def compiler_version(name: str, core: Core) -> str:
     """A compiler and its version, as "zig 0.17.1" or "arm-none-eabi-gcc 12.2.1"."""
     command = [sys.executable, "-m", "ziglang", "version"] if name == "zig" else [gcc_program(core), "-dumpfullversion"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return f"{name if name == 'zig' else gcc_program(core)} {done.stdout.strip()}"
+    program = name if name == "zig" else gcc_program(core)
+    done = bounded_call(command, seconds=COMPILER_SECONDS, what=f"asking {program} for its version")
+    return f"{program} {done.stdout.decode(errors='replace').strip()}"
 
 
 def host_library(source: Path, folder: Path) -> Path:
@@ -157,6 +159,7 @@ def host_library(source: Path, folder: Path) -> Path:
     Raises:
         InputError: no C compiler is installed.
         BuildError: it refused.
+        TinyascError: it did not end.
     """
     library = folder / source.with_suffix(".so").name
     host = next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
@@ -177,9 +180,9 @@ def host_library(source: Path, folder: Path) -> Path:
         "-o",
         str(library),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
-    if done.returncode:
-        raise BuildError(f"{source.name} does not compile: {_first_error(done.stderr)}", done.stderr)
+    code, log = _call(command, f"compiling {source.name} for this machine")
+    if code:
+        raise BuildError(f"{source.name} does not compile: {_first_error(log)}", log)
     return library
 
 
@@ -213,9 +216,12 @@ def _layout(board: Board, core: Core, processor: Processor, emulator: str, stack
     return Layout(flash, board.flash_bytes, ram, board.block_bytes, stack_bytes)
 
 
-def _environment() -> dict[str, str]:
+def _call(command: list[str], what: str) -> tuple[int, str]:
+    """A compiler's exit code and what it said."""
     # Its colours would be in the error lines.
-    return os.environ | {"NO_COLOR": "1", "LC_ALL": "C"}
+    plain = os.environ | {"NO_COLOR": "1", "LC_ALL": "C"}
+    done = bounded_call(command, seconds=COMPILER_SECONDS, what=what, env=plain)
+    return done.returncode, done.stderr.decode(errors="replace")
 
 
 def _refused(board: Board, log: str) -> Exception:

@@ -226,7 +226,9 @@ def test_c_is_a_folder_whose_name_its_functions_have(student, tmp_path):
     assert "--force" in invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, code=2).stderr
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     (folder / "mine.txt").write_text("mine")
-    invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, "--force")
+    said = invoke("export", student, "--to", "c", "--rounding", "single", "-o", folder, "--force").stderr
+    old = {path.name for path in before if "_tflite" in path.name}
+    assert old and all(name in said for name in old) and not list(folder.glob("*_tflite*"))
     assert "rounding: single" in (folder / "two_scenes.h").read_text() and (folder / "mine.txt").read_text() == "mine"
     assert not [path for path in folder.parent.iterdir() if path != folder], "temporary folders are left"
 

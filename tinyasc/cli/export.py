@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from tinyasc.compress.c_output import write_c
 from tinyasc.compress.export import FORMATS, NO_FRONT_END, PRECISIONS, C, export, export_c
-from tinyasc.compress.stored import main_precision
 from tinyasc.errors import InputError
-from tinyasc.files import write_atomic, write_folder_atomic
+from tinyasc.files import write_atomic
 from tinyasc.frontend_device import BOARD_ARITHMETICS
 from tinyasc.infer.find import newest_model
+from tinyasc.infer.run_folder import main_precision
 from tinyasc.training.run import relative
 from tinyasc_export.c99 import CSource
 from tinyasc_export.rounding import ROUNDINGS
@@ -54,7 +55,12 @@ from tinyasc_export.rounding import ROUNDINGS
     type=click.IntRange(min=1),
     help="Of C: frames from one scored window to the next [default: half a window].",
 )
-@click.option("--force", is_flag=True, help="Overwrite a file that holds something else.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Overwrite a file that holds something else; of a folder of C, also "
+    "remove what an earlier export wrote and this one does not.",
+)
 def command(
     model: Path | None,
     to: str,
@@ -112,7 +118,11 @@ def _write_c(source: CSource, folder: Path, force: bool) -> None:
     same = all((folder / n).is_file() and (folder / n).read_bytes() == t.encode() for n, t in source.files.items())
     if there and not same and not force:
         raise InputError(f"{folder}: is there and holds other files; give --force, or another name with --output")
-    write_folder_atomic(folder, source.files)
+    written = write_c(folder, source)
+    if written.removed:
+        click.echo(f"removed, of an earlier export: {', '.join(written.removed)}", err=True)
+    if written.left:
+        click.echo(f"note: left in {relative(folder)}, not of this export: {', '.join(written.left)}", err=True)
     click.echo(
         f"written: {relative(folder)} ({len(source.files)} files; arena {source.arena_bytes:,} bytes, "
         f"constants {source.constant_bytes:,} bytes"

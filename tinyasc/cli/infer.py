@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tinyasc.cli.answer_text import as_text
+from tinyasc.cli.named_model import named_model
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.base import ARITHMETICS, OUTPUTS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -38,10 +39,10 @@ from tinyasc.printable import printable
 @click.option(
     "--model",
     "model_path",
-    metavar="FILE",
+    metavar="FILE|RUN",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file, a .npz graph, or a folder of `tinyasc export --to c` [default: the newest "
-    "runs/*/model-int8.tflite, else a bundled one].",
+    help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
+    "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
 )
 @click.option(
     "--backend",
@@ -165,6 +166,7 @@ def command(
     Examples:
       tinyasc infer clip.wav
       tinyasc infer --model model-int8.tflite --tta 8 street.flac recordings/
+      tinyasc infer --model runs/esc10-student-1a2b3c4d clip.wav
       tinyasc infer --backend reference --tta s4-30 clip.wav
       tinyasc infer --backend c --arithmetic device --model firmware/scenes clip.wav
       tinyasc infer --window-hop 1 --aggregate max night.flac
@@ -182,6 +184,8 @@ def command(
     if model_path is None:
         model_path, which = default_model(Path("."))
         click.echo(f"model: {model_path} ({which})", err=True)
+    else:
+        model_path = named_model(model_path, backend)
     loading = {"exact": exact, "backend": backend, **_described(front_end, labels, outputs)}
     if arithmetic != ARITHMETICS[0]:  # left out where rows of before it was there have to go on
         loading["arithmetic"] = arithmetic

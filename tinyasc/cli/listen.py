@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from tinyasc.cli.named_model import named_model
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.infer.backends.base import ARITHMETICS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -39,10 +40,10 @@ NOTE_SECONDS = 60.0
 @click.option(
     "--model",
     "model_path",
-    metavar="FILE",
+    metavar="FILE|RUN",
     type=click.Path(path_type=Path),
-    help="A .tflite or .onnx file, a .npz graph, or a folder of `tinyasc export --to c` [default: the newest "
-    "runs/*/model-int8.tflite, else a bundled one].",
+    help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
+    "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
 )
 @click.option(
     "--backend",
@@ -140,6 +141,8 @@ def command(
         if model_path is None:
             model_path, which = default_model(Path("."))
             click.echo(f"model: {model_path} ({which})", err=True)
+        else:
+            model_path = named_model(model_path, backend)
         with quiet_stderr():
             model = load(model_path, exact=exact, backend=backend, arithmetic=arithmetic)
         listener = Listener(model, hop_seconds=hop, smooth=smooth, threshold=threshold)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tinyasc.cli.named_model import named_model
 from tinyasc.cli.show_text import as_text
 from tinyasc.infer.about import read_about
 from tinyasc.infer.backends.base import without_card
@@ -15,7 +16,7 @@ from tinyasc.infer.find import default_model
 
 
 @click.command("show")
-@click.argument("model", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.argument("model", metavar="[FILE | RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything that the file says, as one JSON object.")
 @click.option(
     "--front-end",
@@ -27,10 +28,10 @@ from tinyasc.infer.find import default_model
 def command(ctx: click.Context, model: Path | None, as_json: bool, front_end: bool) -> None:
     """Print what a model file says of itself.
 
-    FILE is a .tflite or .onnx file, the graph-*.npz of a compression, or a folder of `tinyasc export --to c`; by
-    default the newest compression of ./runs, else the model that comes with tinyasc. Labels, front end, budget, scores
-    and on what they were measured, data, licence, hashes, how it was made; what the file does not say is named. Nothing
-    of it is run, and no runtime needs to be installed.
+    It is a .tflite or .onnx file, the graph-*.npz of a compression, a folder of `tinyasc export --to c`, or a run
+    folder of `tinyasc compress`; by default the newest compression of ./runs, else the model that comes with tinyasc.
+    Labels, front end, budget, scores and on what they were measured, data, licence, hashes, how it was made; what the
+    file does not say is named. Nothing of it is run, and no runtime needs to be installed.
 
     \b
     Examples:
@@ -43,6 +44,8 @@ def command(ctx: click.Context, model: Path | None, as_json: bool, front_end: bo
     if model is None:
         model, which = default_model(Path("."))
         click.echo(f"model: {model} ({which})", err=True)
+    else:
+        model = named_model(model)
     about = read_about(model)
     if front_end:
         if about.bundle is None:

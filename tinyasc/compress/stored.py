@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd
+from tinyasc.infer.run_folder import main_precision
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.graph import Graph
 from tinyasc_export.graphfile import load_graph
@@ -48,15 +49,6 @@ class Stored:
 def has_graphs(folder: Path) -> bool:
     """Whether `compress` left its graphs in a folder."""
     return (folder / GRAPH_FILE.format("fp32")).is_file()
-
-
-def main_precision(folder: Path) -> str:
-    """The precision that a compression was made for and measured in; int8 where the folder does not say."""
-    try:
-        said = json.loads((folder / "report.json").read_text(encoding="utf-8"))["precision"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "int8"
-    return said if isinstance(said, str) and said in DTYPES else "int8"
 
 
 def open_stored(target: Path, precision: str | None = None) -> Stored:

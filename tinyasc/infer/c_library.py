@@ -6,15 +6,16 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
 from tinyasc.errors import TinyascError
 from tinyasc.infer.c_folder import CFolder
+from tinyasc_export.bounded_call import COMPILER_SECONDS, bounded_call
 
 COMPILERS = ("cc", "gcc", "clang")
 # As the folder's own Makefile builds it; equal bits need a*b+c to stay two operations.
@@ -45,6 +46,9 @@ void tinyasc_invoke(const void *input, void *output)
     ${name}_invoke(input, output);
 }
 """)
+# Folders in which a library is made. One that is older than what a compiler may take was left by a killed process.
+BUILD_PREFIX = ".build-"
+STALE_SECONDS = 4 * COMPILER_SECONDS
 ENTRY_FILE = "tinyasc_entry.c"  # no net's name begins so
 
 
@@ -52,7 +56,7 @@ def library_of(folder: CFolder) -> Path:
     """The shared library of a folder of C: from the cache, or compiled into it. Nothing is written into the folder.
 
     Raises:
-        TinyascError: no C compiler is installed, it refuses the code, or the cache cannot be written.
+        TinyascError: no C compiler is installed, it refuses the code or does not end, or the cache cannot be written.
     """
     compiler = find_compiler()
     name = folder.called.name
@@ -65,7 +69,8 @@ def library_of(folder: CFolder) -> Path:
         if _ours(library):
             return library
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as scratch:
+        _remove_stale(cache)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=BUILD_PREFIX) as scratch:
             built = _compile(folder, entry, compiler, Path(scratch))
             os.replace(built, library)  # whole or not at all, whoever else compiles the same
     except OSError as error:
@@ -118,13 +123,25 @@ def _ours(library: Path) -> bool:
     return status.st_uid == os.geteuid()
 
 
+def _remove_stale(cache: Path) -> None:
+    """Removes what killed processes left; what others remove meanwhile, or forbid, does not matter."""
+    before = time.time() - STALE_SECONDS
+    for left in cache.glob(f"{BUILD_PREFIX}*"):
+        try:
+            if left.lstat().st_mtime < before:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue
+
+
 def _compile(folder: CFolder, entry: bytes, compiler: list[str], scratch: Path) -> Path:
     for name, content in {**folder.files, ENTRY_FILE: entry}.items():
         (scratch / name).write_bytes(content)
     library = "net.so"
     command = [*compiler, *FLAGS, *folder.called.sources, ENTRY_FILE, "-o", library]
     plain = os.environ | {"NO_COLOR": "1", "LC_ALL": "C"}
-    done = subprocess.run(command, cwd=scratch, env=plain, capture_output=True, stdin=subprocess.DEVNULL)
+    what = f"{folder.path}: compiling its C with {Path(compiler[0]).name}"
+    done = bounded_call(command, seconds=COMPILER_SECONDS, what=what, cwd=scratch, env=plain)
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it does not say why"]
         line = next((line for line in lines if "error" in line.lower()), lines[-1]).strip()

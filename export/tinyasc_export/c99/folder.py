@@ -1,12 +1,14 @@
 """What lies in a folder of C beside the code: bundle.json, which says what the net is, and an example program.
 
-bundle.json is a model file's bundle (`tinyasc_export.bundle`) with one more key, `c`: how the net is called and what
-its integers mean. With it `tinyasc infer` compiles the folder for the host and answers for audio files.
+bundle.json is a model file's bundle (`tinyasc_export.bundle`) with one more key, `c`: how the net is called, what its
+integers mean, and which files were written, so that the next export into the folder knows its own. With it `tinyasc
+infer` compiles the folder for the host and answers for audio files.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ BUNDLE = "bundle.json"
 NO_FRONT_END = "none"
 DTYPES = ("int8", "int16")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_FILE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z]+)?")
 _C_FILE = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.c")
 
 
@@ -78,9 +81,7 @@ def complete(
     """
     ends = (_values(graph.tensors[name]) for name in (graph.input, graph.output))
     called = Called(source.name, rounding, arithmetic, tuple(source.sources), *ends)
-    content = json.loads(bundle.to_json()) | {"c": dataclasses.asdict(called)}
     files = dict(source.files)
-    files[BUNDLE] = json.dumps(content, sort_keys=True, allow_nan=False) + "\n"
     if arithmetic != NO_FRONT_END:
         words = {
             "name": source.name,
@@ -92,7 +93,27 @@ def complete(
         files[source.example] = template("example.c", **words)
         files["Makefile"] += template("example.mk", **words)
         files["README.md"] += template("example.md", **words)
+    said = dataclasses.asdict(called) | {"written": {name: _blake2b(text) for name, text in files.items()}}
+    content = json.loads(bundle.to_json()) | {"c": said}
+    files[BUNDLE] = json.dumps(content, sort_keys=True, allow_nan=False) + "\n"
     return dataclasses.replace(source, files=files)
+
+
+def written_files(text: bytes) -> dict[str, str]:
+    """What an export wrote beside this bundle.json: BLAKE2b, 32 hexadecimal characters, by file name.
+
+    Nothing where the file does not say so, as one that is damaged or of an earlier version. Names lead to no other
+    folder.
+    """
+    try:
+        said = json.loads(text)["c"]["written"]
+        return {_text(name, _FILE): str(content) for name, content in said.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _blake2b(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
 def read_bundle_json(text: bytes, where: str) -> tuple[Bundle, Called]:

@@ -25,6 +25,11 @@ from tinyasc_export.frontend_plan import FrontEndPlan
 ARITHMETICS = ("device", "fixed")
 # Two words and a pointer beside the ring.
 STREAM_BYTES = 12
+# What the function that asks the compiled code says, by arithmetic.
+EXACTNESS = {
+    "device": "Whether the compiler kept to the order of float operations that gives the specification's bits: 1 or 0.",
+    "fixed": "Returns 1: integers leave a compiler no choice.",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def front_end_to_c(plan: FrontEndPlan, *, arithmetic: str, name: str = "model") 
         "arithmetic": arithmetic,
         "kernel": kernel.symbol,
         "tables": constants.definitions(),
+        "exactness": EXACTNESS[arithmetic],
+        "is_exact": f"{kernel.symbol}_is_exact()" if arithmetic == "device" else "1",
         "arguments": "".join(f"    .{key} = {initializer(item)},\n" for key, item in arguments.items()),
         "work_type": "float" if arithmetic == "device" else "int32_t",
         "n_fft": str(plan.n_fft),

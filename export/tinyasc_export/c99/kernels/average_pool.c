@@ -33,14 +33,18 @@ void tinyasc_average_pool_TYPE(const tinyasc_average_pool_TYPE_args *args, const
                 int32_t sum1 = 0;
                 int32_t sum2 = 0;
                 int32_t sum3 = 0;
-                int32_t r;
-                for (r = i1 - i0; r > 0; r--) {
+                int32_t r = i1 - i0;
+                for (;;) {
                     int32_t s;
                     for (s = 0; s < span; s += channels) {
                         sum0 += from[s + 0];
                         sum1 += from[s + 1];
                         sum2 += from[s + 2];
                         sum3 += from[s + 3];
+                    }
+                    r--;
+                    if (r == 0) {
+                        break; /* before `from` leaves the map */
                     }
                     from += pitch;
                 }
@@ -54,11 +58,15 @@ void tinyasc_average_pool_TYPE(const tinyasc_average_pool_TYPE_args *args, const
             for (; left > 0; left--) {
                 const VALUE_T *from = corner++;
                 int32_t sum = 0;
-                int32_t r;
-                for (r = i1 - i0; r > 0; r--) {
+                int32_t r = i1 - i0;
+                for (;;) {
                     int32_t s;
                     for (s = 0; s < span; s += channels) {
                         sum += from[s];
+                    }
+                    r--;
+                    if (r == 0) {
+                        break; /* before `from` leaves the map */
                     }
                     from += pitch;
                 }

@@ -23,8 +23,8 @@ void tinyasc_conv_1x1_TYPE(const tinyasc_conv_1x1_TYPE_args *args, const VALUE_T
         const int32_t shift1 = args->shift[o1];
         const VALUE_T *row = x;
         VALUE_T *out = y + o;
-        int32_t left;
-        for (left = positions; left > 0; left -= 2) {
+        int32_t left = positions;
+        for (;;) {
             const int8_t *w0 = weights;
             const int8_t *w1 = o1 > o ? weights + inputs : weights;
             const VALUE_T *x0 = row;
@@ -76,9 +76,13 @@ void tinyasc_conv_1x1_TYPE(const tinyasc_conv_1x1_TYPE_args *args, const VALUE_T
                     out[outputs + 1] = tinyasc_clamp_RANGE(tinyasc_REQUANTIZE(sum11, multiplier1, shift1) + zero, low);
                 }
             }
+            left -= 2;
+            if (left <= 0) {
+                break; /* before a pointer leaves its array */
+            }
             row += 2 * inputs;
             out += 2 * outputs;
         }
-        weights += 2 * inputs;
+        weights += o1 > o ? 2 * inputs : 0;
     }
 }

@@ -15,7 +15,7 @@ typedef struct {
 } tinyasc_conv_1x1_TYPE_args;
 
 /* y[position][output] = sum of weights[output][input] * x[position][input]: convolutions of one by one and linear
- * layers. */
+ * layers; at least one position. */
 void tinyasc_conv_1x1_TYPE(const tinyasc_conv_1x1_TYPE_args *args, const VALUE_T *x, VALUE_T *y, int32_t positions);
 
 #endif

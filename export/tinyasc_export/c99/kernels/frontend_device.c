@@ -1,12 +1,18 @@
-/* Float32 in a written order (tinyasc_export/frontend_device.py): the same bits on every core, if the compiler fuses no
- * multiplication with an addition: -ffp-contract=off. */
+/* Float32 in a written order (tinyasc_export/frontend_device.py): the same bits on every core, if the compiler neither fuses
+ * a multiplication with an addition (-ffp-contract=off) nor sorts sums anew. */
 #include "tinyasc_frontend_device_TYPE.h"
 
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
+#if __clang_major__ >= 14
+#pragma clang fp reassociate(off)
 #endif
-#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16)
-#error "float has to be computed as float, in the order written: build without -ffast-math, and with SSE on 32-bit x86"
+#endif
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
+#error "float has to be computed in the order written: build without -ffast-math and -fassociative-math"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
+#error "float has to be computed as float: build with SSE on 32-bit x86 (-msse2 -mfpmath=sse)"
 #endif
 
 typedef union {
@@ -241,4 +247,17 @@ void tinyasc_frontend_device_TYPE(const tinyasc_frontend_device_TYPE_args *args,
         }
         rise_before = rise;
     }
+}
+
+int tinyasc_frontend_device_TYPE_is_exact(void)
+{
+    /* Volatile, so that the processor computes and not the compiler. */
+    volatile float factor = 1.000244140625f; /* 1 + 2^-12, whose square has a bit more than float32 */
+    volatile float minus = -1.00048828125f;  /* -(1 + 2^-11), the square without that bit */
+    volatile float large = 33554432.0f;      /* 2^25, to which 1 adds nothing */
+    const float x = factor;
+    const float y = factor;
+    const float z = minus;
+    const float w = large;
+    return x * y + z == 0.0f && (x + w) - w == 0.0f;
 }

@@ -26,4 +26,7 @@ typedef struct {
 void tinyasc_frontend_device_TYPE(const tinyasc_frontend_device_TYPE_args *args, const int16_t *ring, int32_t at,
                                   float *work, VALUE_T *features);
 
+/* Whether this file was built so that products and sums are rounded one by one, in the order written: 1 or 0. */
+int tinyasc_frontend_device_TYPE_is_exact(void);
+
 #endif

@@ -24,14 +24,18 @@ void tinyasc_max_pool_TYPE(const tinyasc_max_pool_TYPE_args *args, const VALUE_T
                 VALUE_T largest1 = from[1];
                 VALUE_T largest2 = from[2];
                 VALUE_T largest3 = from[3];
-                int32_t r;
-                for (r = i1 - i0; r > 0; r--) {
+                int32_t r = i1 - i0;
+                for (;;) {
                     int32_t s;
                     for (s = 0; s < span; s += channels) {
                         largest0 = from[s + 0] > largest0 ? from[s + 0] : largest0;
                         largest1 = from[s + 1] > largest1 ? from[s + 1] : largest1;
                         largest2 = from[s + 2] > largest2 ? from[s + 2] : largest2;
                         largest3 = from[s + 3] > largest3 ? from[s + 3] : largest3;
+                    }
+                    r--;
+                    if (r == 0) {
+                        break; /* before `from` leaves the map */
                     }
                     from += pitch;
                 }
@@ -45,11 +49,15 @@ void tinyasc_max_pool_TYPE(const tinyasc_max_pool_TYPE_args *args, const VALUE_T
             for (; left > 0; left--) {
                 const VALUE_T *from = corner++;
                 VALUE_T largest = *from;
-                int32_t r;
-                for (r = i1 - i0; r > 0; r--) {
+                int32_t r = i1 - i0;
+                for (;;) {
                     int32_t s;
                     for (s = 0; s < span; s += channels) {
                         largest = from[s] > largest ? from[s] : largest;
+                    }
+                    r--;
+                    if (r == 0) {
+                        break; /* before `from` leaves the map */
                     }
                     from += pitch;
                 }

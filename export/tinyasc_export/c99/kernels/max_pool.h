@@ -17,7 +17,8 @@ typedef struct {
     int32_t left;
 } tinyasc_max_pool_TYPE_args;
 
-/* Outputs are computed in the order of their addresses, so that y may be x where there is no padding. */
+/* Every window holds at least one value of the map. Outputs are computed in the order of their addresses, so that y may
+ * be x where there is no padding. */
 void tinyasc_max_pool_TYPE(const tinyasc_max_pool_TYPE_args *args, const VALUE_T *x, VALUE_T *y);
 
 #endif

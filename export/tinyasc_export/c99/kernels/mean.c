@@ -26,11 +26,15 @@ void tinyasc_mean_TYPE(const tinyasc_mean_TYPE_args *args, const VALUE_T *x, VAL
                 int32_t sum1 = 0;
                 int32_t sum2 = 0;
                 int32_t sum3 = 0;
-                for (r = 0; r < rows; r++) {
+                for (r = rows;;) {
                     sum0 += from[0];
                     sum1 += from[1];
                     sum2 += from[2];
                     sum3 += from[3];
+                    r--;
+                    if (r == 0) {
+                        break; /* before `from` leaves the input */
+                    }
                     from += inner;
                 }
                 y[0] = mean_of(args, sum0);
@@ -43,10 +47,14 @@ void tinyasc_mean_TYPE(const tinyasc_mean_TYPE_args *args, const VALUE_T *x, VAL
         for (; i < inner; i++) {
             const VALUE_T *from = x + i * columns;
             int32_t sum = 0;
-            for (r = 0; r < rows; r++) {
+            for (r = rows;;) {
                 int32_t c;
                 for (c = 0; c < columns; c++) {
                     sum += from[c];
+                }
+                r--;
+                if (r == 0) {
+                    break;
                 }
                 from += inner * columns;
             }

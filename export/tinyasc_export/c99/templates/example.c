@@ -7,6 +7,7 @@
  * before: its number, the likeliest class, and the score q of every class, whose logit is $scale * (q $minus_zero_point). Sound that is
  * shorter than a window is padded with silence at its end.
  */
+#include "${name}_frontend.h"
 #include "${name}_stream.h"
 
 #include <stdio.h>
@@ -54,6 +55,10 @@ int main(void)
     static const int16_t silence = 0;
     int heard = 0;
     size_t n;
+    if (!${name}_frontend_is_exact()) {
+        fprintf(stderr, "built with options that change float32's bits; see README.md\n");
+        return 1;
+    }
     ${name}_init();
     while ((n = fread(bytes, 2, PIECE, stdin)) > 0) {
         size_t i;

@@ -19,7 +19,11 @@ void ${name}_frontend_init(void)
 
 int ${name}_frontend_push(const int16_t **samples, int32_t *n, $value frame[${upper}_BANDS])
 {
-    const int32_t taken = tinyasc_frontend_samples_take(&last_window, $n_fft, *samples, *n);
+    int32_t taken;
+    if (*n <= 0) {
+        return 0;
+    }
+    taken = tinyasc_frontend_samples_take(&last_window, $n_fft, *samples, *n);
     *samples += taken;
     *n -= taken;
     if (last_window.missing > 0) {
@@ -28,4 +32,9 @@ int ${name}_frontend_push(const int16_t **samples, int32_t *n, $value frame[${up
     last_window.missing = ${upper}_HOP_LENGTH;
     $kernel(&front_end, ring, last_window.at, work, frame);
     return 1;
+}
+
+int ${name}_frontend_is_exact(void)
+{
+    return $is_exact;
 }

@@ -22,8 +22,12 @@ enum {
 void ${name}_frontend_init(void);
 
 /* Takes samples until a frame is finished or none are left; *samples and *n advance by what was taken.
- * Returns 1 where a frame was finished and written: there may be more in the samples left. */
+ * Returns 1 where a frame was finished and written: there may be more in the samples left. Of an *n of 0 or less nothing
+ * is taken or read, so that *samples may be null. */
 int ${name}_frontend_push(const int16_t **samples, int32_t *n, $value frame[${upper}_BANDS]);
+
+/* $exactness */
+int ${name}_frontend_is_exact(void);
 
 #ifdef __cplusplus
 }

@@ -35,7 +35,8 @@ enum {
 /* Forgets all sound. Has to be called before the first push. */
 void ${name}_init(void);
 
-/* Takes samples until a window is whole or none are left; says how many. */
+/* Takes samples until a window is whole or none are left; says how many. Of an n of 0 or less it takes none, returns 0
+ * and changes nothing; `samples` may then be null. */
 int32_t ${name}_push(const int16_t *samples, int32_t n);
 
 /* Whether a window is whole and not yet scored. The next frame that is pushed gives it up. */

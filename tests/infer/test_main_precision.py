@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tinyasc.compress.stored import main_precision
+from tinyasc.infer.run_folder import main_precision
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8", "fp32"])
