@@ -1,6 +1,7 @@
 """Samples to scores on emulated cores: the bits of the front end's specification and of the numpy reference."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,7 +97,8 @@ def test_unicorn_and_qemu_agree(board, compiler):
     assert a.emulator.startswith("unicorn") and b.emulator.startswith("qemu") and a.compiler == b.compiler
     assert a.front_end.to_dict()["counted"] == b.front_end.to_dict()["counted"]
     assert [op.instructions for op in a.operators] == [op.instructions for op in b.operators]
-    assert a.stack_bytes == b.stack_bytes and a.sizes == b.sizes
+    # The harness alone differs: on qemu it sets up what forbids memory below the stack.
+    assert a.stack_bytes == b.stack_bytes and replace(a.sizes, harness=0) == replace(b.sizes, harness=0)
 
 
 @pytest.mark.parametrize(
