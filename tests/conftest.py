@@ -9,6 +9,36 @@ import numpy as np
 import pytest
 import soundfile
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="a test or file that is skipped fails: for runs in which all that tests need was installed",
+    )
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+    # An expected failure is reported as skipped too, and is none.
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--no-skips"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"{why} (--no-skips)"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = yield
+    _refuse_skip(report, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    report = yield
+    _refuse_skip(report, collector.config)
+    return report
+
+
 SHARED_AUDIO = Path(__file__).resolve().parents[1] / "../shared/audio"
 
 

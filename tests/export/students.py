@@ -75,19 +75,29 @@ OPTIONS = {
 }
 # dB that an untrained net keeps at int8, 8 if not here. ResNorms blow rounding up where a row is quiet.
 LEAST_SQNR = {"bc_resnet": 2, "tf_sepnet": 2}
+# Narrow ones compile quickly; their operators are those of the wide.
+NARROW = {"amfm": {"channels_multiplier": 0.25}, "pooled_cnn": {"base_channels": 4}, "tf_sepnet": {"base_channels": 16}}
+# What a family has to leave out at int16, and families whose norms have no int16 kernel.
+AT_INT16 = {"sepconv_ca": {"attention_activation": "relu"}, "cp_mobile": {"grn": False}}
+INT8_ALONE = ("bc_resnet", "tf_sepnet")
 SIZE = (64, 30)
 CLIPS = 6
+
+
+def narrow(family: str, options: dict) -> dict:
+    """A student's options with few channels."""
+    return options | NARROW.get(family, {"base_channels": 8})
 
 
 class Exported:
     """One student with statistics from its own data, as float and int8 graphs with their features."""
 
-    def __init__(self, family: str, options: dict) -> None:
+    def __init__(self, family: str, options: dict, size: tuple[int, int] = SIZE) -> None:
         self.least_sqnr = LEAST_SQNR.get(family, 8)
         rng = np.random.default_rng(1)
-        clips = rng.standard_normal((CLIPS, *SIZE, 1)) * rng.uniform(0.3, 2, (CLIPS, 1, 1, 1))
+        clips = rng.standard_normal((CLIPS, *size, 1)) * rng.uniform(0.3, 2, (CLIPS, 1, 1, 1))
         torch.manual_seed(2)
-        model = build(family, n_classes=10, n_mels=SIZE[0], **options).double()
+        model = build(family, n_classes=10, n_mels=size[0], **options).double()
         for part in model.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.momentum = None  # statistics of this batch alone
@@ -97,7 +107,7 @@ class Exported:
                     value.uniform_(0.1, 0.9)
             model.train()(torch.from_numpy(clips).permute(0, 3, 1, 2))
         self.expected = in_torch(model.eval(), clips)
-        self.double, scale, offset = lower(capture(model, (1, 1, *SIZE)))
+        self.double, scale, offset = lower(capture(model, (1, 1, *size)))
         self.features = clips * scale[:, None, None] + offset[:, None, None]
         self.graph = cast(self.double, "float32")
         features = self.features.astype(np.float32)

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 from c_program import Trial, check, sanitizers
 from graphs import quantize_features
-from students import OPTIONS, Exported
+from students import AT_INT16, INT8_ALONE, OPTIONS, Exported, narrow, s4
 
 from tinyasc_export.c99 import to_c
 from tinyasc_export.quantize import calibrate, quantize_int16x8
-
-# What a family has to leave out at int16, and families whose norms have no int16 kernel.
-AT_INT16 = {"sepconv_ca": {"attention_activation": "relu"}, "cp_mobile": {"grn": False}}
-INT8_ALONE = ("bc_resnet", "tf_sepnet")
-# Narrow ones compile quickly; their operators are those of the wide.
-WIDTH = {"amfm": {"channels_multiplier": 0.25}, "pooled_cnn": {"base_channels": 4}, "tf_sepnet": {"base_channels": 16}}
 
 
 @pytest.mark.timeout(900)
@@ -26,7 +20,7 @@ def test_every_student(tmp_path):
     rng = np.random.default_rng(4)
     trials = []
     for family, full in OPTIONS.values():
-        options = full | WIDTH.get(family, {"base_channels": 8})
+        options = narrow(family, full)
         student = Exported(family, options)
         noise = rng.integers(-128, 128, student.integers[:1].shape).astype(np.int8)
         clips = np.concatenate([student.integers[:2], noise])
@@ -45,8 +39,6 @@ def test_every_student(tmp_path):
 
 def test_s4_at_64_x_44_fits_its_marks():
     """The arena of the plan with the kernels' scratch memory in it, and constants that are hardly more than weights."""
-    from students import s4
-
     _, graph, _ = s4()
     source = to_c(graph)
     assert source.arena_bytes <= 190 * 1024

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinyasc_firmware_sim import emulator, run
 from tinyasc_firmware_sim.cycles import COSTS, _decoder, estimate, instruction_costs
 
-EVERY = [*BOARDS, *(pytest.param(board, marks=pytest.mark.slow) for board in OTHERS)]
+EVERY = [*BOARDS, *(pytest.param(board, marks=pytest.mark.firmware) for board in OTHERS)]
 
 
 def runs_where(board):
@@ -94,7 +94,7 @@ def test_instructions_begin_where_the_disassembler_says(board):
     assert board == "mps3-an547" or len(unknown) <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.firmware
 @pytest.mark.parametrize("program", ["loop", "arithmetic", "steps"])
 @pytest.mark.parametrize("board", [b for b in (*BOARDS, *OTHERS) if b not in ("raspberry-pi-pico", "mps3-an547")])
 @pytest.mark.parametrize("compiler", ["zig", "gcc"])

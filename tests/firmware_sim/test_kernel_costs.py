@@ -68,7 +68,7 @@ def student(family):
     return Exported(*OPTIONS[family]).int8
 
 
-@pytest.mark.slow
+@pytest.mark.firmware
 @pytest.mark.parametrize("board", BOARDS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_student_families(family, board):
@@ -85,7 +85,7 @@ def test_student_families(family, board):
     assert guess.cycles == pytest.approx(report.cycles, rel=bound)
 
 
-@pytest.mark.slow
+@pytest.mark.firmware
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
 @pytest.mark.parametrize("core", sorted(CORES))
 def test_every_table(core, precision):

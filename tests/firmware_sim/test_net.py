@@ -13,14 +13,14 @@ from tinyasc_firmware_sim import load_board
 from tinyasc_firmware_sim.net import FaultError, build_net, random_input, simulate
 from tinyasc_firmware_sim.toolchain import TooLargeError
 
-# int8 on both cores in every run of the tests, the other arithmetics on one, everything else when slow.
+# int8 on both cores in every run of the tests, the other arithmetics on one; all of it when the firmware is tested.
 QUICK = [("int8", "tflite", board) for board in BOARDS] + [
     ("int8", "single", BOARDS[0]),
     ("int16x8", "tflite", BOARDS[1]),
 ]
 ARITHMETICS = (("int8", "tflite"), ("int8", "single"), ("int16x8", "tflite"))
 CASES = [
-    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.firmware)
     for case in ((*arithmetic, board) for board in (*BOARDS, *OTHERS) for arithmetic in ARITHMETICS)
 ]
 

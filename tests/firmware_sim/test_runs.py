@@ -11,7 +11,7 @@ from tinyasc_firmware_sim.cycles import COSTS
 from tinyasc_firmware_sim.qemu import run_qemu
 
 KB = 1024
-EVERY = [*BOARDS, *(pytest.param(board, marks=pytest.mark.slow) for board in OTHERS if board != "mps3-an547")]
+EVERY = [*BOARDS, *(pytest.param(board, marks=pytest.mark.firmware) for board in OTHERS if board != "mps3-an547")]
 
 
 def reference_hash():
@@ -89,7 +89,7 @@ QEMU_FAULTS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.firmware
 @pytest.mark.parametrize(("board", "which"), QEMU_FAULTS)
 def test_faults_on_qemu(board, which):
     need_qemu(board)

@@ -157,7 +157,7 @@ def test_a_net_in_floating_point_is_refused(tmp_path):
     assert result.exit_code == 2 and "error: boards run integer graphs, the model's input is float32" in result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.firmware
 def test_every_board(model):
     need_qemu("mps3-an547")
     result = invoke("simulate", model, "--board", "all", "--json")
