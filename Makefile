@@ -44,7 +44,7 @@ test-slow: lint
 
 # Every emulated core. What is not installed is skipped and named; with PYTEST_OPTIONS=--no-skips it is a failure.
 test-firmware: $(INSTALLED)
-	$(PYTEST) -m firmware $(PYTEST_OPTIONS) tests/firmware_sim
+	$(PYTEST) -m firmware $(PYTEST_OPTIONS) tests/firmware_sim tests/cli/test_compress_board.py
 
 # qemu-system-misc has the RISC-V machines. Images are linked without a C library, so none is installed.
 FIRMWARE_PACKAGES := qemu-system-arm qemu-system-misc gcc-arm-none-eabi gcc-riscv64-unknown-elf

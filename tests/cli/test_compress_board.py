@@ -10,7 +10,7 @@ from tinyasc.data.scenes import write_scenes
 
 pytest.importorskip("ziglang", reason="zig is not installed: pip install 'tinyasc[firmware]'")
 pytest.importorskip("unicorn", reason="unicorn is not installed: pip install 'tinyasc[firmware]'")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.firmware, pytest.mark.timeout(1800)]
 QUICK = {"epochs": 1, "batch_size": 16}
 ARDUINO = "arduino-nano-33-ble-sense"
 
