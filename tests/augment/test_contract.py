@@ -23,6 +23,10 @@ ON_FEATURES = {
     "roll_time sigma": (lambda x, g: augment.roll_time(x, g, sigma=5.0), None),
     "crop_time": (lambda x, g: augment.crop_time(x, g, frames=max(1, x.shape[3] // 2)), lambda n: max(1, n // 2)),
     "gain": (lambda x, g: augment.gain(x, g, max_db=6.0, band_scale=torch.linspace(0.1, 0.5, x.shape[2])), None),
+    "filter_bands": (
+        lambda x, g: augment.filter_bands(x, g, max_db=6.0, band_scale=torch.linspace(0.1, 0.5, x.shape[2])),
+        None,
+    ),
     "freq_mixstyle": (lambda x, g: augment.freq_mixstyle(x, g, p=1.0, alpha=0.4), None),
     "mixup": (lambda x, g: augment.mixup(len(x), g, alpha=0.3)(x), None),
     "mask_time": (lambda x, g: augment.mask_time(x, g, width=5, stripes=2), None),

@@ -107,7 +107,7 @@ def test_stereo_and_power_are_drawn_without_what_they_cannot_take(clips, rng):
     line = invoke("left.wav", "--recipe", "r.yaml", "--set", "augment.wave_gain_db=3", code=2).stderr.splitlines()[-1]
     assert "take one channel and front_end.stereo is on" in line
     shown = {key for one in pictures.examples(FrontEnd(stereo=True, log=False), None) for key in one.model_fields_set}
-    assert {"roll", "mixup_alpha"} <= shown and not {"gain_db", "wave_gain_db", "time_scale"} & shown
+    assert {"roll", "mixup_alpha"} <= shown and not {"gain_db", "filter_db", "wave_gain_db", "time_scale"} & shown
 
 
 @pytest.mark.parametrize(

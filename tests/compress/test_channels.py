@@ -220,8 +220,10 @@ def test_bands_without_an_fft_bin_are_one_clear_line(place, monkeypatch):
 
 def test_a_gain_in_db_needs_a_log(place, monkeypatch):
     monkeypatch.chdir(place)
-    result = tinyasc("train", "teacher.yaml", "--set", "front_end.log=false", "--run", "runs/power", code=2)
-    assert "augment.gain_db adds dB, so it needs front_end.log" in result.stderr
+    for key, other in (("gain_db", "filter_db"), ("filter_db", "gain_db")):
+        settings = ("--set", f"augment.{key}=6", "--set", f"augment.{other}=0", "--set", "front_end.log=false")
+        result = tinyasc("train", "teacher.yaml", *settings, "--run", "runs/power", code=2)
+        assert f"augment.{key} adds dB, so it needs front_end.log" in result.stderr
 
 
 def test_power_without_a_log_trains(place, monkeypatch):

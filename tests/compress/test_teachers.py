@@ -247,6 +247,7 @@ def test_other_front_ends_share_the_highest_rate(tmp_path, pair):
         ({"n_mels": 32}, {"gain_db": 3}, "augment.gain_db.*wave_gain_db"),
         ({"n_mels": 32}, {"crop_frames": 20}, "augment.crop_frames.*wave_crop"),
         ({"n_mels": 32}, {"mixstyle_p": 0.4}, "augment.mixstyle_p"),
+        ({"n_mels": 32}, {"filter_db": 12}, "augment.filter_db"),
         ({"n_mels": 32}, {"time_mask": 4}, "augment.time_mask"),
         ({"n_mels": 32}, {"freq_mask": 4}, "augment.freq_mask"),
         ({"stereo": True}, {}, "one channel"),

@@ -28,8 +28,9 @@ FRAMES = FRONT_END.n_frames()
 
 # Each switch alone; the rest of the keys only say how.
 FEATURES = [
-    {"roll": True}, {"roll_sigma": 4.0}, {"crop_frames": 20}, {"gain_db": 6.0}, {"mixstyle_p": 1.0},
-    {"mixup_alpha": 0.5}, {"time_mask": 9}, {"freq_mask": 9, "mask_mode": "mixture", "freq_stripes": 2},
+    {"roll": True}, {"roll_sigma": 4.0}, {"crop_frames": 20}, {"gain_db": 6.0}, {"filter_db": 12.0},
+    {"mixstyle_p": 1.0}, {"mixup_alpha": 0.5}, {"time_mask": 9},
+    {"freq_mask": 9, "mask_mode": "mixture", "freq_stripes": 2},
 ]  # fmt: skip
 WAVEFORMS = [
     {"time_scale": 1.25}, {"time_stretch": 1.25}, {"wave_crop": True}, {"wave_crop": True, "wave_crop_padding": 0.5},

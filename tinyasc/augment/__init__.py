@@ -1,6 +1,6 @@
 """Random changes of training batches, one idea per file.
 
-On features (batch, channels, bands, frames): gain, roll_time, crop_time, freq_mixstyle, mixup, mask_time,
+On features (batch, channels, bands, frames): gain, filter_bands, roll_time, crop_time, freq_mixstyle, mixup, mask_time,
 mask_frequency, and hidden_masks for a model's hidden maps. On waveforms (batch, samples): time_scale, time_stretch,
 crop_samples, roll_samples, impulse_response, add_noise, between_class, gain_samples.
 
@@ -10,6 +10,7 @@ its input. `tinyasc.training.augmentation` chains them as a recipe says.
 
 from tinyasc.augment.between_class import between_class
 from tinyasc.augment.crop import crop_samples, crop_time
+from tinyasc.augment.filter import filter_bands
 from tinyasc.augment.gain import gain, gain_samples
 from tinyasc.augment.hidden import hidden_masks
 from tinyasc.augment.impulse_response import impulse_response, load_bank
@@ -27,6 +28,7 @@ __all__ = [
     "between_class",
     "crop_samples",
     "crop_time",
+    "filter_bands",
     "freq_mixstyle",
     "gain",
     "gain_samples",

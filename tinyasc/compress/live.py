@@ -21,6 +21,7 @@ OF_FEATURES = {
     "roll_sigma": "wave_roll_seconds does that to waveforms",
     "crop_frames": "wave_crop does that to waveforms",
     "gain_db": "wave_gain_db does that to waveforms",
+    "filter_db": "impulse responses, dir_prob, do that to waveforms",
     "mixstyle_p": "nothing does that to waveforms",
     "time_mask": "nothing does that to waveforms",
     "freq_mask": "nothing does that to waveforms",

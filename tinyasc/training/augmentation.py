@@ -222,6 +222,8 @@ def augment_features(
         x = augment.crop_time(x, generator, frames=s.crop_frames)
     if s.gain_db:
         x = augment.gain(x, generator, max_db=s.gain_db, band_scale=band_scale)
+    if s.filter_db:
+        x = augment.filter_bands(x, generator, max_db=s.filter_db, band_scale=band_scale)
     if s.mixstyle_p:
         x = augment.freq_mixstyle(x, generator, p=s.mixstyle_p, alpha=s.mixstyle_alpha)
     if s.mixup_alpha:

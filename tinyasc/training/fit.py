@@ -122,8 +122,9 @@ def _built(recipe: Recipe, data: Prepared) -> tuple[nn.Module, Heard]:
     """
     front_end, settings = data.front_end, recipe.augment
     frames, crop = front_end.n_frames(), settings.crop_frames
-    if settings.gain_db and not front_end.log:
-        raise InputError(f"{recipe.name}: augment.gain_db adds dB, so it needs front_end.log; take one of them out")
+    in_db = next((key for key in ("gain_db", "filter_db") if getattr(settings, key)), None)
+    if in_db and not front_end.log:
+        raise InputError(f"{recipe.name}: augment.{in_db} adds dB, so it needs front_end.log; take one of them out")
     if crop > frames:
         raise InputError(
             f"augment.crop_frames: cannot crop {crop} frames out of {frames}; set it to 1..{frames}, or 0 for none"

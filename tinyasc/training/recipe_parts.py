@@ -182,9 +182,10 @@ class Augment(RecipePart):
     """Random changes of training batches, all off by default; see `tinyasc.augment`.
 
     On features, in this order: `roll` along time, uniformly, or by N(0, `roll_sigma`) frames; `crop_frames`; `gain_db`;
-    Freq-MixStyle with `mixstyle_p` and `mixstyle_alpha`; mixup with `mixup_alpha`; masks of up to `time_mask` frames
-    and `freq_mask` bands, `time_stripes` and `freq_stripes` of them, which become `mask_mode`: zero, cut (another
-    clip's) or mixture (the mean with another clip); the same, scaled, on the outputs of the submodules `mask_layers`.
+    `filter_db`, gains along frequency as other microphones and rooms have them; Freq-MixStyle with `mixstyle_p` and
+    `mixstyle_alpha`; mixup with `mixup_alpha`; masks of up to `time_mask` frames and `freq_mask` bands, `time_stripes`
+    and `freq_stripes` of them, which become `mask_mode`: zero, cut (another clip's) or mixture (the mean with another
+    clip); the same, scaled, on the outputs of the submodules `mask_layers`.
 
     On waveforms, before these: `time_scale` 1.25 makes clips 1.25^U(-1, 1) times as long with the pitch that follows,
     `time_stretch` at the same pitch; `wave_crop` takes a random window of the front end's clip_seconds, with zeros of
@@ -197,6 +198,7 @@ class Augment(RecipePart):
     roll_sigma: float = Field(0.0, ge=0)
     crop_frames: int = Field(0, ge=0)
     gain_db: float = Field(0.0, ge=0)
+    filter_db: float = Field(0.0, ge=0)
     mixstyle_p: float = Field(0.0, ge=0, le=1)
     mixstyle_alpha: float = Field(0.3, gt=0)
     mixup_alpha: float = Field(0.0, ge=0)
