@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tinyasc.cli.answer_text import as_text
+from tinyasc.cli.options import NamedPath, check_exact
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.base import ARITHMETICS, OUTPUTS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -27,19 +28,19 @@ from tinyasc.printable import printable
 
 
 @click.command("infer")
-@click.argument("clips", metavar="CLIP...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("clips", metavar="CLIP...", nargs=-1, type=NamedPath(path_type=Path))
 @click.option(
     "--list",
     "list_file",
     metavar="FILE",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=NamedPath(path_type=Path, allow_dash=True),
     help="More clips and folders: a text file with one path a line, - for standard input.",
 )
 @click.option(
     "--model",
     "model_path",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="A .tflite or .onnx file, a .npz graph, or a folder of `tinyasc export --to c` [default: the newest "
     "runs/*/model-int8.tflite, else a bundled one].",
 )
@@ -98,7 +99,7 @@ from tinyasc.printable import printable
 @click.option(
     "--out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Write the answers to a .csv or .jsonl file; where it is there already, go on with it.",
 )
 @click.option(
@@ -112,7 +113,7 @@ from tinyasc.printable import printable
 @click.option(
     "--front-end",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="For a model file without a card: its front end, JSON as `tinyasc show --front-end` prints it.",
 )
 @click.option(
@@ -177,16 +178,19 @@ def command(
     if not clips and list_file is None:
         raise click.UsageError("Missing argument 'CLIP...'", ctx)
     predicting = _asked(tta, seed, all_copies, window_hop, aggregate)
+    if as_json and ctx.get_parameter_source("top") is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--top is for text: --json prints every class", ctx)
     if out is not None:
         _check_out(ctx, out)
     if model_path is None:
         model_path, which = default_model(Path("."))
-        click.echo(f"model: {model_path} ({which})", err=True)
+        click.echo(f"model: {printable(str(model_path))} ({which})", err=True)
     loading = {"exact": exact, "backend": backend, **_described(front_end, labels, outputs)}
     if arithmetic != ARITHMETICS[0]:  # left out where rows of before it was there have to go on
         loading["arithmetic"] = arithmetic
     job = Job(model_path, loading, predicting)
     model = job.load()
+    check_exact(exact, model)
     named = [*clips, *(read_list(list_file) if list_file is not None else [])]
     complaints: list[str] = []
     paths = find_clips(named, complaints.append)

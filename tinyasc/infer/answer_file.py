@@ -55,7 +55,7 @@ class Origin:
         """
         options = {**job.loading, **job.predicting}
         told = " ".join(f"{name}={_told(options[name])}" for name in sorted(options))
-        if job.model.is_dir():
+        if os.path.isdir(job.model):
             from tinyasc.infer.c_folder import read_c_folder
 
             return cls(str(job.model), read_c_folder(job.model).blake2b, told)
