@@ -89,11 +89,13 @@ from tinyasc.printable import printable
     help="Of windows: their mean, each class's largest, or the share of windows that a class wins.",
 )
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
-@click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
+@click.option(
+    "--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show in text."
+)
 @click.option(
     "--exact",
     is_flag=True,
-    help="Reference kernels for integer models: a microcontroller's answers, 15 times slower.",
+    help="Reference kernels for .tflite models of integers: a microcontroller's answers, 15 times slower.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per clip and line.")
 @click.option(
@@ -160,7 +162,7 @@ def command(
 
     With --out, such a clip has a row that says so. A command that was killed is run again and goes on where it
     stopped; clips that have a row are not answered again, those with an error neither: remove such rows to have
-    them tried again.
+    them tried again. A clip is known by its path as it was named, so run it in the same folder.
 
     \b
     Examples:
