@@ -49,10 +49,12 @@ class Bundle:
             where: the file's name, for the error line.
 
         Raises:
-            ModelFileError: not JSON, another format version, or a part missing or of another type.
+            ModelFileError: not JSON (NaN and infinity are none), another format version, a part missing or of another
+                type, or a label that is there twice or cannot be written as UTF-8.
         """
         try:
             content = json.loads(text)
+            json.dumps(content, allow_nan=False)  # Python reads NaN and 1e999, which `tinyasc show --json` cannot say
         except (ValueError, RecursionError):
             raise ModelFileError(
                 f"{where}: its tinyasc metadata is damaged (not JSON); export the model again"
@@ -64,8 +66,21 @@ class Bundle:
         labels, front_end, card = content.get("labels"), content.get("front_end"), content.get("card")
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
             raise ModelFileError(f"{where}: its tinyasc metadata holds no list of labels; export the model again")
+        if len(set(labels)) < len(labels) or not all(map(_is_utf8, labels)):
+            raise ModelFileError(
+                f"{where}: its tinyasc metadata names a label twice, or one that is no text; export the model again"
+            )
         if not isinstance(front_end, dict) or not isinstance(card, dict):
             raise ModelFileError(
                 f"{where}: its tinyasc metadata lacks the front end or the card; export the model again"
             )
         return cls(tuple(labels), front_end, card)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text can be written to a file: JSON may hold half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

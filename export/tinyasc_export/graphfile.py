@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tinyasc_export.graph import Graph, Op, Tensor
 FORMAT_VERSION = 1
 HEADER = "graph"
 MAX_RANK = 8
+LARGEST_UNPACKED = 1 << 28  # bytes; no student comes near, and what does is made to fill the memory
 
 
 def save_graph(graph: Graph, bundle: Bundle | None = None) -> bytes:
@@ -77,8 +79,10 @@ def load_graph(data: bytes, where: str) -> tuple[Graph, Bundle | None]:
         The graph, validated, and its bundle if it has one.
 
     Raises:
-        ModelFileError: not such a file, damaged, of another format version, or holding no valid graph.
+        ModelFileError: not such a file, damaged, of another format version, unpacking to more than `LARGEST_UNPACKED`,
+            or holding no valid graph.
     """
+    _check_unpacked(data, where)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -97,6 +101,17 @@ def load_graph(data: bytes, where: str) -> tuple[Graph, Bundle | None]:
     if text is not None and not isinstance(text, str):
         raise ModelFileError(f"{where}: its bundle is no text; compress again")
     return graph, None if text is None else Bundle.from_json(text, where)
+
+
+def _check_unpacked(data: bytes, where: str) -> None:
+    """Refuses a small file that unpacks to a large one, by what its directory says; reading holds it to that."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # as in `load_graph`, which says what is wrong with it
+        return
+    if size > LARGEST_UNPACKED:
+        raise ModelFileError(f"{where}: would unpack to {size} bytes, which no deployed graph takes; compress again")
 
 
 def _graph(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph:

@@ -54,7 +54,7 @@ def test_every_command_is_where_the_table_says(name):
 
 def test_every_command_file_is_in_the_table():
     helpers = {"__init__", "main", "table", "candidates", "measuring", "fusing", "narrowing", "planning", "searching"}
-    helpers |= {"chart", "data_show", "device_list", "answer_text", "progress", "show_text", "named_model"}
+    helpers |= {"chart", "data_show", "device_list", "answer_text", "progress", "show_text", "named_model", "options"}
     files = {path.stem for path in (ROOT / "tinyasc/cli").glob("*.py")} - helpers
     assert files == {place.split(":")[0].rsplit(".", 1)[1] for place, _ in COMMANDS.values()}
 

@@ -121,12 +121,23 @@ def test_lists_name_clips_and_folders_after_those_of_the_command_line(folder):
     assert json.loads(result.stdout)["path"] == "clips/1.wav"
 
 
+def test_a_name_that_is_too_long_does_not_end_the_rest(folder):
+    result = infer("a" * 300, "clips/1.wav", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["path"] == "clips/1.wav"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: aaa") and "File name too long" in line
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (("clips", "--out", "a.txt"), "must end in .csv or .jsonl"),
         (("clips", "--out", "a.csv", "--json"), "--json says how answers are printed"),
         (("clips", "--out", "a.csv", "--top", 3), "--top says how answers are printed"),
+        (("clips", "--json", "--top", 3), "--top is for text"),
+        (("",), "Invalid value for 'CLIP...': the name is empty"),
+        (("clips", "--out", ""), "Invalid value for '--out': the name is empty"),
         (("clips", "--workers", 0), "--workers"),
         (("--list", "gone.txt"), "cannot read this list"),
         (("--list", "clips/0.wav"), "is an audio file"),

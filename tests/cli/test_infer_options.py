@@ -68,6 +68,15 @@ def test_backends_that_cannot_be_are_one_line(folder):
         assert line.startswith("error: ") and says in line and result.stdout == ""
 
 
+def test_exact_is_refused_where_it_would_change_nothing(folder):
+    (folder / "fp32.tflite").write_bytes(tiny.tflite())
+    for name in ("runs/first/model-fp32.onnx", "fp32.tflite"):
+        result = infer("--exact", "--model", name, "low.wav", code=2)
+        assert result.stderr == f"error: {name}: --exact is for .tflite models of integers, and this one takes floats\n"
+    quick, exact = record("low.wav"), record("--exact", "low.wav")
+    assert exact["probabilities"] == pytest.approx(quick["probabilities"], abs=0.02)
+
+
 def test_copies_and_their_cost_are_told(folder):
     head = infer("--tta", 5, "--all-copies", "low.wav").stdout.splitlines()[0]
     assert head.startswith("low.wav  (5 copies, mean of 5 windows, 180 MAC, ") and head.endswith(" ms)")
@@ -107,6 +116,7 @@ def test_windows_are_hopped_and_joined_as_asked(folder):
         ("--tta", "3:twist"),
         ("--window-hop", 0),
         ("--window-hop", "nan"),
+        ("--window-hop", "1e308"),
         ("--window-hop", "soon"),
         ("--aggregate", "median"),
     ],

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from tinyasc.cli.listen import clock
 from tinyasc.cli.main import cli
 from tinyasc.infer.runner import load
+from tinyasc_export.tflite import to_tflite
 
 COMMAND = [sys.executable, "-m", "tinyasc.cli.main", "listen"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
@@ -64,6 +65,22 @@ def test_unknown_names_the_nearest(folder):
     result = listen("-", "--threshold", 1, data=pcm(tiny.tone("high", 8000)))
     (line,) = result.stdout.splitlines()
     assert line.split()[1] == "unknown" and line.endswith("(nearest: high)")
+
+
+def test_labels_cannot_command_a_terminal(folder):
+    labels = ("\x1b[2Jlow", "mid\ndle", "\x9bhigh")
+    (folder / "m.tflite").write_bytes(to_tflite(tiny.graph(), tiny.bundle(labels=labels)))
+    for threshold in (0, 1):  # as what is heard, and as what is nearest to it
+        result = listen("-", "--hop", "0.1", "--smooth", 1, "--threshold", threshold, data=pcm(three_tones()))
+        assert result.exit_code == 0 and "\\x1b[2Jlow" in result.stdout
+        assert result.stdout.replace("\n", "").isprintable()
+        assert all(line.strip().startswith("0:00:0") for line in result.stdout.splitlines())
+
+
+def test_exact_kernels_of_a_model_in_floats_are_refused(folder):
+    result = listen("-", "--exact", data=pcm(three_tones()))
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr == "error: m.tflite: --exact is for .tflite models of integers, and this one takes floats\n"
 
 
 def test_json_has_every_window_with_the_probabilities_of_infer(folder):

@@ -194,7 +194,21 @@ def test_bad_files_are_one_line(folder):
     (folder / "zip.npz").write_bytes(b"PK\x03\x04" + bytes(99))
     front_end = {**tiny.FRONT_END.to_dict(), "n_mels": -1}
     (folder / "bad.tflite").write_bytes(to_tflite(tiny.graph(), Bundle(tiny.LABELS, front_end, {})))
-    for name in ("cut.tflite", "cut.onnx", "text.tflite", "zip.npz", "bad.tflite", "gone.tflite", "."):
+    for name, data in (("flipped.tflite", tiny.tflite(seed=12345)), ("flipped.onnx", tiny.onnx(seed=12345))):
+        assert b"12345" in data
+        (folder / name).write_bytes(data.replace(b"12345", b"12346"))
+    for name in (
+        "flipped.tflite",
+        "flipped.onnx",
+        "cut.tflite",
+        "cut.onnx",
+        "text.tflite",
+        "zip.npz",
+        "bad.tflite",
+        "gone.tflite",
+        ".",
+        "n" * 300,
+    ):
         result = show(name)
         assert result.exit_code == 2 and result.stdout == ""
         (line,) = result.stderr.splitlines()

@@ -53,8 +53,10 @@ def test_when_the_time_is_up_the_whole_group_is_ended(driver, tmp_path):
 
 
 def test_an_interrupt_ends_it_too(driver, tmp_path):
+    # A shell that starts its jobs in the background has them ignore interrupts; so would this one, after its parent.
     code = (
-        "import sys; from tinyasc_export.bounded_call import bounded_call\n"
+        "import signal, sys; from tinyasc_export.bounded_call import bounded_call\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "bounded_call(sys.argv[1:], seconds=600, what='x')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, driver, tmp_path / "pid"], stderr=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ from graphs import BUNDLE, nets, quantize_by_hand, quantize_features, small_stud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyasc_export import reference
+from tinyasc_export import graphfile, reference
 from tinyasc_export.errors import ModelFileError
 from tinyasc_export.graphfile import HEADER, load_graph, save_graph
 
@@ -126,3 +126,10 @@ def setting(*path, value):
 def test_headers_that_lie_are_refused(change):
     with pytest.raises(ModelFileError, match=r"^g\.npz: "):
         load_graph(rewritten(change), "g.npz")
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(monkeypatch):
+    data = rewritten(lambda header: header)
+    monkeypatch.setattr(graphfile, "LARGEST_UNPACKED", 100)
+    with pytest.raises(ModelFileError, match=r"^g\.npz: would unpack to \d+ bytes, which no deployed graph takes"):
+        load_graph(data, "g.npz")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,26 @@ def test_what_a_power_cut_leaves_of_a_last_row_is_cut_off(tmp_path, model):
     out.write_bytes(content[:-30] + bytes(500))
     run(out, job(model), found)
     assert out.read_bytes() == content
+
+
+def test_rows_behind_a_quote_that_never_closes_are_not_cut_off(tmp_path, model):
+    out, found = tmp_path / "a.csv", some(4)
+    run(out, job(model), found)
+    head, first, *rest = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join([head, first, b'"', *rest]))
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"a quote is opened .* and not closed; mend it"):
+        run(out, job(model), found[:1])
+    assert out.read_bytes() == before
+
+
+def test_a_table_of_others_with_an_open_quote_is_refused_at_once(tmp_path, model):
+    """Every line of it was once searched for quotes anew with all before it: minutes for this one."""
+    (tmp_path / "a.csv").write_bytes(b'text,"open\n' + b"a row of a table of others\n" * 100_000)
+    before = time.monotonic()
+    with pytest.raises(InputError, match="holds something else"):
+        run(tmp_path / "a.csv", job(model), some(1))
+    assert time.monotonic() - before < 10
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -18,6 +18,13 @@ def test_a_file_is_itself_whether_there_or_not(tmp_path):
     assert audio_files(tmp_path / "x.wav") == [tmp_path / "x.wav"]
 
 
+def test_names_that_the_system_will_not_look_at_are_left_to_be_read(tmp_path):
+    """A name of 300 letters, as a line of a file that is no list: one bad clip, and not the end of the rest."""
+    named = [tmp_path / ("a" * 300), tmp_path / "b\0c", tmp_path / "d.wav"]
+    told = []
+    assert find_clips(named, told.append) == named and not told
+
+
 def test_folders_stand_where_they_were_named_and_clips_once(tmp_path):
     touch(tmp_path, "f/b.wav", "f/a/z.FLAC", "f/.hidden.wav", "f/notes.txt", "empty/notes.txt")
     told = []
@@ -87,6 +94,8 @@ def test_a_list_may_come_through_standard_input(monkeypatch, tmp_path):
         ("gone", None, "cannot read this list: No such file"),
         ("nul\0name", None, "cannot read this list"),
         ("clip.WAV", b"RIFF", "is an audio file; give it without --list"),
+        ("utf16", "a.wav\r\n.".encode("utf-16"), "is UTF-16.*save it as UTF-8"),
+        ("utf16be", b"\xfe\xff" + "a.wav".encode("utf-16-be"), "is UTF-16.*save it as UTF-8"),
     ],
 )
 def test_lists_that_name_nothing_are_refused(tmp_path, name, content, message):

@@ -151,6 +151,8 @@ def test_labels_are_a_file_or_have_commas(tmp_path):
     (tmp_path / "labels.txt").write_text("\ufeffairport\r\n\nshopping mall, indoor\n", encoding="utf-8")
     assert read_labels(str(tmp_path / "labels.txt")) == ["airport", "shopping mall, indoor"]
     assert read_labels("airport, bus,park") == ["airport", "bus", "park"]
+    many = [f"class number {i}" for i in range(50)]
+    assert read_labels(",".join(many)) == many, "longer than the name of a file may be"
     for text in ("nowhere.txt", "nul\0", str(tmp_path)):
         with pytest.raises(InputError, match=r"no such file|cannot read"):
             read_labels(text)

@@ -105,8 +105,11 @@ def test_another_rate_is_resampled(model):
         (np.array([0, np.nan], np.float32), {}, "NaN"),
         (np.array([0, np.inf], np.float32), {}, "infinite"),
         (np.zeros(100, np.float32), {"rate": 0}, "rate"),
-        (np.zeros(100, np.float32), {"rate": math.nan}, "rate must be at least 1 Hz, got nan"),
-        (np.zeros(100, np.float32), {"rate": math.inf}, "rate must be at least 1 Hz, got inf"),
+        (np.zeros(100, np.float32), {"rate": math.nan}, "rate must be at least 1 Hz and at most 2147483647, got nan"),
+        (np.zeros(100, np.float32), {"rate": math.inf}, "rate must be at least 1 Hz and at most 2147483647, got inf"),
+        (np.zeros(100, np.float32), {"rate": 1e300}, r"rate must be at least 1 Hz and at most 2147483647, got 1e\+300"),
+        (np.float32(1), {}, r"one channel of floats, \(samples,\), got float32 \(\)"),
+        (np.zeros(100, np.float32), {"window_hop": 1e308}, r"at most 1e\+09, got 1e\+308"),
         (np.zeros(1, np.float32), {"rate": 10**6}, "too short: 1 samples at 1e\\+06 Hz"),
         (np.zeros(100, np.float32), {"tta": 0}, "tta"),
         (np.zeros(100, np.float32), {"seed": -1}, "seed"),
@@ -189,6 +192,12 @@ def test_weights_of_one_change_no_bit(model):
 def test_impossible_decision_weights_are_refused(weights):
     with pytest.raises(ModelFileError, match="decision_weights must be positive numbers by label"):
         Model(LiteRtBackend(tiny.tflite(decision_weights=weights)))
+
+
+def test_a_temperature_and_weights_that_overflow_together_are_refused():
+    """Each alone is a number, their product gave probabilities of NaN."""
+    with pytest.raises(ModelFileError, match="temperature and decision_weights are too large together"):
+        Model(LiteRtBackend(tiny.tflite(temperature=1e308, decision_weights={"low": 1e300})))
 
 
 def test_softmax_of_huge_logits_does_not_overflow():

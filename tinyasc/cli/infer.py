@@ -13,6 +13,7 @@ import click
 
 from tinyasc.cli.answer_text import as_text
 from tinyasc.cli.named_model import named_model
+from tinyasc.cli.options import NamedPath, check_exact
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.base import ARITHMETICS, OUTPUTS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -28,19 +29,19 @@ from tinyasc.printable import printable
 
 
 @click.command("infer")
-@click.argument("clips", metavar="CLIP...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("clips", metavar="CLIP...", nargs=-1, type=NamedPath(path_type=Path))
 @click.option(
     "--list",
     "list_file",
     metavar="FILE",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=NamedPath(path_type=Path, allow_dash=True),
     help="More clips and folders: a text file with one path a line, - for standard input.",
 )
 @click.option(
     "--model",
     "model_path",
     metavar="FILE|RUN",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
     "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
 )
@@ -89,17 +90,19 @@ from tinyasc.printable import printable
     help="Of windows: their mean, each class's largest, or the share of windows that a class wins.",
 )
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the copies.")
-@click.option("--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
+@click.option(
+    "--top", metavar="K", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show in text."
+)
 @click.option(
     "--exact",
     is_flag=True,
-    help="Reference kernels for integer models: a microcontroller's answers, 15 times slower.",
+    help="Reference kernels for .tflite models of integers: a microcontroller's answers, 15 times slower.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per clip and line.")
 @click.option(
     "--out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Write the answers to a .csv or .jsonl file; where it is there already, go on with it.",
 )
 @click.option(
@@ -113,7 +116,7 @@ from tinyasc.printable import printable
 @click.option(
     "--front-end",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="For a model file without a card: its front end, JSON as `tinyasc show --front-end` prints it.",
 )
 @click.option(
@@ -160,7 +163,7 @@ def command(
 
     With --out, such a clip has a row that says so. A command that was killed is run again and goes on where it
     stopped; clips that have a row are not answered again, those with an error neither: remove such rows to have
-    them tried again.
+    them tried again. A clip is known by its path as it was named, so run it in the same folder.
 
     \b
     Examples:
@@ -179,11 +182,13 @@ def command(
     if not clips and list_file is None:
         raise click.UsageError("Missing argument 'CLIP...'", ctx)
     predicting = _asked(tta, seed, all_copies, window_hop, aggregate)
+    if as_json and ctx.get_parameter_source("top") is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--top is for text: --json prints every class", ctx)
     if out is not None:
         _check_out(ctx, out)
     if model_path is None:
         model_path, which = default_model(Path("."))
-        click.echo(f"model: {model_path} ({which})", err=True)
+        click.echo(f"model: {printable(str(model_path))} ({which})", err=True)
     else:
         model_path = named_model(model_path, backend)
     loading = {"exact": exact, "backend": backend, **_described(front_end, labels, outputs)}
@@ -191,6 +196,7 @@ def command(
         loading["arithmetic"] = arithmetic
     job = Job(model_path, loading, predicting)
     model = job.load()
+    check_exact(exact, model)
     named = [*clips, *(read_list(list_file) if list_file is not None else [])]
     complaints: list[str] = []
     paths = find_clips(named, complaints.append)

@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from tinyasc.cli.named_model import named_model
+from tinyasc.cli.options import NamedPath, check_exact
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.infer.backends.base import ARITHMETICS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -29,6 +30,7 @@ from tinyasc.infer.pcm import FORMATS, MAX_CHANNELS, MAX_RATE, PcmLayout, Read
 from tinyasc.infer.quiet import quiet_stderr
 from tinyasc.infer.runner import load
 from tinyasc.infer.sources import Microphone, PipeSource, load_sounddevice
+from tinyasc.printable import printable
 
 STDIN = "-"
 # A listener that is behind stays behind, and says so once a minute.
@@ -41,7 +43,7 @@ NOTE_SECONDS = 60.0
     "--model",
     "model_path",
     metavar="FILE|RUN",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
     "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
 )
@@ -140,24 +142,29 @@ def command(
     with stopping() as stop:
         if model_path is None:
             model_path, which = default_model(Path("."))
-            click.echo(f"model: {model_path} ({which})", err=True)
+            click.echo(f"model: {printable(str(model_path))} ({which})", err=True)
         else:
             model_path = named_model(model_path, backend)
         with quiet_stderr():
             model = load(model_path, exact=exact, backend=backend, arithmetic=arithmetic)
+        check_exact(exact, model)
         listener = Listener(model, hop_seconds=hop, smooth=smooth, threshold=threshold)
         front_end = model.front_end
         with contextlib.ExitStack() as held:
             if pipe is None:
                 heard = microphone = Microphone(rate, front_end.sample_rate, front_end.sides, device)
                 held.callback(microphone.close)
-                click.echo(f"note: listening to {microphone.name} at {microphone.rate} Hz", err=True)
+                click.echo(f"note: listening to {printable(microphone.name)} at {microphone.rate} Hz", err=True)
             else:
                 read, waits = pipe
                 default = PcmLayout(front_end.sample_rate, front_end.sides, "s16le")
                 given = {"rate": rate, "channels": channels, "format": pcm_format}
                 heard = PipeSource(read, default, live=not (no_drop or waits), **given)
-            report = JsonReport(heard) if as_json else TextReport(heard, max(map(len, (*model.labels, UNKNOWN))))
+            report = (
+                JsonReport(heard)
+                if as_json
+                else TextReport(heard, max(len(printable(label)) for label in (*model.labels, UNKNOWN)))
+            )
             report.start(
                 model=str(model_path),
                 window_seconds=front_end.clip_samples / front_end.sample_rate,
@@ -229,7 +236,7 @@ class Report:
 
     def note(self, text: str) -> None:
         """A line on standard error."""
-        click.echo(f"note: {text}", err=True)
+        click.echo(f"note: {printable(text)}", err=True)
 
 
 class TextReport(Report):
@@ -243,9 +250,9 @@ class TextReport(Report):
         """Where in the recording, what, how surely."""
         super().answer(answer, counts)
         if answer.changed:
-            nearest = f"  (nearest: {answer.best})" if answer.label == UNKNOWN else ""
+            nearest = f"  (nearest: {printable(answer.best)})" if answer.label == UNKNOWN else ""
             share = f"{100 * answer.confidence:5.1f} %"
-            click.echo(f"{clock(answer.seconds):>8}  {answer.label:<{self._width}}  {share}{nearest}")
+            click.echo(f"{clock(answer.seconds):>8}  {printable(answer.label):<{self._width}}  {share}{nearest}")
 
     def end(self, counts: Counts, reason: str) -> None:
         """What was heard, on standard error."""

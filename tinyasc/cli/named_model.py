@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinyasc.infer.run_folder import model_in
+from tinyasc.printable import printable
 
 
 def named_model(path: Path, backend: str = "auto") -> Path:
@@ -17,5 +18,5 @@ def named_model(path: Path, backend: str = "auto") -> Path:
     """
     model = model_in(path, backend)
     if model != path:
-        click.echo(f"model: {model} (of the run)", err=True)
+        click.echo(f"model: {printable(str(model))} (of the run)", err=True)
     return model

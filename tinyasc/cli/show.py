@@ -9,14 +9,16 @@ from typing import Any
 import click
 
 from tinyasc.cli.named_model import named_model
+from tinyasc.cli.options import NamedPath
 from tinyasc.cli.show_text import as_text
 from tinyasc.infer.about import read_about
 from tinyasc.infer.backends.base import without_card
 from tinyasc.infer.find import default_model
+from tinyasc.printable import printable
 
 
 @click.command("show")
-@click.argument("model", metavar="[FILE | RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("model", metavar="[FILE | RUN]", required=False, type=NamedPath(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything that the file says, as one JSON object.")
 @click.option(
     "--front-end",
@@ -43,7 +45,7 @@ def command(ctx: click.Context, model: Path | None, as_json: bool, front_end: bo
         raise click.UsageError("--json and --front-end are two answers; give one of them", ctx)
     if model is None:
         model, which = default_model(Path("."))
-        click.echo(f"model: {model} ({which})", err=True)
+        click.echo(f"model: {printable(str(model))} ({which})", err=True)
     else:
         model = named_model(model)
     about = read_about(model)

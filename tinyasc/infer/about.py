@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tinyasc.frontend import FrontEnd
 from tinyasc.infer.backends.base import file_kind, read_model
 from tinyasc_export.bundle import Bundle
 from tinyasc_export.onnx_metadata import read_onnx_bundle
+from tinyasc_export.seal import check_seal
 from tinyasc_export.tflite_metadata import read_tflite_bundle
 
 # How `tinyasc show` calls them.
@@ -64,12 +66,13 @@ def read_about(path: Path) -> About:
     Raises:
         ModelFileError: missing, damaged or of another kind.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, False for what the system will not look at
         from tinyasc.infer.c_folder import read_c_folder
 
         folder = read_c_folder(path)
         return About(path, "C", folder.size, folder.blake2b, folder.bundle)
     data, where = read_model(path)
+    check_seal(data, where)
     suffix = file_kind(path, data)
     if suffix == ".tflite":
         bundle = read_tflite_bundle(data, where)

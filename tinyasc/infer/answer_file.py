@@ -55,7 +55,7 @@ class Origin:
         """
         options = {**job.loading, **job.predicting}
         told = " ".join(f"{name}={_told(options[name])}" for name in sorted(options))
-        if job.model.is_dir():
+        if os.path.isdir(job.model):
             from tinyasc.infer.c_folder import read_c_folder
 
             return cls(str(job.model), read_c_folder(job.model).blake2b, told)
@@ -67,9 +67,11 @@ class Rows(Protocol):
 
     Attributes:
         head: the file's first bytes, before all rows.
+        quoted: an end of line inside quotes, as a file's name may hold one, ends no row.
     """
 
     head: bytes
+    quoted: bool
 
     def row(self, answer: Answer) -> bytes:
         """One answer, with its end of line."""
@@ -83,13 +85,11 @@ class Rows(Protocol):
         """
         ...
 
-    def ends(self, line: bytes) -> bool:
-        """Whether a row that begins where these lines do ends with them."""
-        ...
-
 
 class CsvRows:
     """Columns filename, scene_label, one per class as in DCASE's system outputs, then error, model, options."""
+
+    quoted = True
 
     def __init__(self, labels: Sequence[str], origin: Origin) -> None:
         self._origin, self._columns = origin, ["filename", "scene_label", *labels, "error", "model", "options"]
@@ -114,10 +114,6 @@ class CsvRows:
             raise ValueError(f"{len(cells)} cells")
         return cells[0], bool(cells[-3]), cells[-2], cells[-1]
 
-    def ends(self, line: bytes) -> bool:  # noqa: D102
-        # An end of line inside quotes, as a file's name may hold one, is none.
-        return line.endswith(b"\n") and line.count(b'"') % 2 == 0
-
     @staticmethod
     def _line(cells: list[str]) -> bytes:
         text = io.StringIO(newline="")
@@ -129,7 +125,7 @@ class CsvRows:
 class JsonRows:
     """One JSON object per line: that of `tinyasc infer --json` without its time, or `path` and `error`; the origin."""
 
-    head = b""
+    head, quoted = b"", False
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -154,9 +150,6 @@ class JsonRows:
         if not (isinstance(clip, str) and isinstance(model, str) and isinstance(options, str)):
             raise ValueError("no answer")
         return clip, "error" in told, model, options
-
-    def ends(self, line: bytes) -> bool:  # noqa: D102
-        return line.endswith(b"\n")
 
 
 class AnswerFile:
@@ -195,10 +188,20 @@ class AnswerFile:
             found = os.pread(self._descriptor, len(start), 0)
             if not start.startswith(found):
                 raise InputError(f"{self.path}: is there, and holds something else; {MEND}")
+        self._check_rest(end, origin)
         with naming(self.path):
             os.ftruncate(self._descriptor, end)
         if not end:
             self._append(self._rows.head)
+
+    def _check_rest(self, end: int, origin: Origin) -> None:
+        """Refuses to cut off more than half of a row: behind a quote that never closes whole rows would go with it."""
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(end)
+            rest = file.read()
+        if origin.model.encode() in rest[: rest.rfind(b"\n") + 1]:
+            start = " ".join(os.fsdecode(rest[:40]).split())
+            raise InputError(f"{self.path}: a quote is opened behind {start!r} and not closed; mend it, or {MEND}")
 
     def _take(self, number: int, line: bytes, origin: Origin) -> None:
         try:
@@ -221,12 +224,13 @@ class AnswerFile:
         """(number of its first line, bytes) of every row that is there to its end."""
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
-            row, start = b"", 1
+            row, start, quotes = [], 1, 0
             for number, line in enumerate(file, 1):
-                row += line
-                if self._rows.ends(row):
-                    yield start, row
-                    row, start = b"", number + 1
+                row.append(line)
+                quotes += line.count(b'"') if self._rows.quoted else 0
+                if line.endswith(b"\n") and quotes % 2 == 0:
+                    yield start, b"".join(row)
+                    row, start, quotes = [], number + 1, 0
 
     def _note(self, clip: str, error: bool) -> None:
         self.done.add(clip)

@@ -39,7 +39,7 @@ def audio_files(clip: Path, complain: Callable[[str], None] | None = None) -> li
     Raises:
         InputError: a folder without any, or one that cannot be read.
     """
-    if not clip.is_dir():
+    if not os.path.isdir(clip):  # unlike `Path.is_dir`, False for what the system will not look at; reading says why
         return [clip]
     unread: list[str] = []
     found = [
@@ -80,6 +80,8 @@ def read_list(path: Path) -> list[Path]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"--list {path}: cannot read this list: {reason}") from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # its bytes of zero would cut it into names of one letter
+        raise InputError(f"--list {path}: is UTF-16, as Windows writes it; save it as UTF-8")
     # Names of files are bytes; those that are no UTF-8 are kept as they are.
     content = content.removeprefix(b"\xef\xbb\xbf")
     lines = content.split(b"\0") if b"\0" in content else [line.removesuffix(b"\r") for line in content.split(b"\n")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def read_labels(text: str) -> list[str]:
         InputError: neither, or the file cannot be read as text.
     """
     try:
-        if not Path(text).is_file():
+        if not os.path.isfile(text):  # unlike `Path.is_file`, False for a list that is longer than a name may be
             if "," not in text:
                 raise InputError(
                     f"--labels {text}: no such file; name one with a class a line, or the classes with commas between"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from tinyasc.infer.backends.choose import AUTO, open_backend
 from tinyasc.infer.tta import Copy, Tta, decided, parse_tta
 from tinyasc.infer.windows import AGGREGATES, aggregate, hop_samples, windows
 from tinyasc_export.bundle import Bundle
+
+MAX_RATE = 2**31 - 1  # Hz, libsndfile's own; far beyond it soxr never ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,10 @@ class Model:
             raise ModelFileError(f"{where}: its card's temperature must be a positive number, got {temperature!r:.60}")
         self.temperature = float(temperature)
         self.log_weights = self._log_weights()
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused
+            usable = np.isfinite(self.temperature * self.log_weights).all()
+        if not usable:
+            raise ModelFileError(f"{where}: its card's temperature and decision_weights are too large together")
         counts = self.card.get("counts")
         macs = counts.get("macs") if isinstance(counts, dict) else None
         self.macs = macs if isinstance(macs, int) and not isinstance(macs, bool) and macs > 0 else None
@@ -243,14 +250,18 @@ class Model:
     def _checked(self, samples: np.ndarray, rate: int | None) -> np.ndarray:
         stereo = self.front_end.stereo
         wanted = "left and right as floats, (2, samples)" if stereo else "one channel of floats, (samples,)"
-        if samples.shape[:-1] != ((2,) if stereo else ()) or not np.issubdtype(samples.dtype, np.floating):
+        if (
+            samples.shape[:-1] != ((2,) if stereo else ())
+            or not samples.ndim
+            or not np.issubdtype(samples.dtype, np.floating)
+        ):
             raise InputError(f"predict wants {wanted}, got {samples.dtype} {samples.shape}")
         if samples.size == 0:
             raise InputError("the clip holds no samples")
         if not np.isfinite(samples).all():
             raise InputError("the clip holds NaN or infinite samples")
-        if rate is not None and not (math.isfinite(rate) and rate >= 1):
-            raise InputError(f"the rate must be at least 1 Hz, got {rate}")
+        if rate is not None and not 1 <= rate <= MAX_RATE:
+            raise InputError(f"the rate must be at least 1 Hz and at most {MAX_RATE}, got {rate}")
         if samples.dtype not in (np.float32, np.float64):  # half or extended precision, which soxr does not take
             samples = samples.astype(np.float32)
         if rate is None or rate == self.front_end.sample_rate:
@@ -300,11 +311,7 @@ def load(
         TinyascError: its runtime or C compiler is not installed, or the C does not compile.
     """
     path = Path(path)
-    try:
-        folder = path.is_dir()
-    except ValueError:  # a NUL in the name
-        folder = False
-    if not folder:
+    if not os.path.isdir(path):  # unlike `Path.is_dir`, False for what the system will not look at
         check_model_path(path)
     described = _described(front_end, labels, outputs)
     return _model(open_backend(path, backend, exact=exact, described=described), path, described, arithmetic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -11,12 +10,13 @@ from tinyasc.errors import InputError
 from tinyasc.frontend import FrontEnd, fit_length
 
 AGGREGATES = ("mean", "max", "vote")
+MAX_HOP_SECONDS = 1e9  # thirty years
 
 
 def check_hop(seconds: float | None) -> None:
-    """Raises InputError for a hop of windows that is not above 0 or not finite."""
-    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"the hop of windows must be above 0 seconds, got {seconds:g}")
+    """Raises InputError for a hop of windows that is not above 0, or beyond `MAX_HOP_SECONDS`."""
+    if seconds is not None and not 0 < seconds <= MAX_HOP_SECONDS:
+        raise InputError(f"the hop of windows must be above 0 seconds and at most {MAX_HOP_SECONDS:g}, got {seconds:g}")
 
 
 def hop_samples(seconds: float | None, front_end: FrontEnd) -> int:
