@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from tinyasc.errors import InputError
@@ -39,7 +40,8 @@ def model_in(path: Path, backend: str = "auto") -> Path:
     Raises:
         InputError: a folder with models of which none is meant, or a run without any; the line names what is there.
     """
-    if not path.is_dir() or (path / C_MARK).exists():
+    # Unlike `Path.is_dir`, False for what the system will not look at; opening it says why.
+    if not os.path.isdir(path) or os.path.exists(path / C_MARK):
         return path
     precision = main_precision(path)
     model = path / NAMES.get(backend, NAMES["litert"]).format(precision)
