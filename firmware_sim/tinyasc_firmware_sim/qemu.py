@@ -114,6 +114,10 @@ def _call(command: list[str], folder: Path, timeout: float) -> tuple[int | None,
             process.kill()
             said, _ = process.communicate()
         return None, said
+    except BaseException:  # an interrupt that reached this process alone
+        process.kill()
+        process.wait()
+        raise
 
 
 def _last(image: Image, counter: Counter) -> str | None:

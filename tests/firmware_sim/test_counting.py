@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-import unicorn
 from emulated import BOARDS, OTHERS, image, need_gcc, need_qemu, u32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyasc_firmware_sim import emulator, run
 from tinyasc_firmware_sim.cycles import COSTS, _decoder, estimate, instruction_costs
+
+unicorn = pytest.importorskip("unicorn", reason="unicorn is not installed: pip install 'tinyasc[firmware]'")
 
 EVERY = [*BOARDS, *(pytest.param(board, marks=pytest.mark.firmware) for board in OTHERS)]
 
