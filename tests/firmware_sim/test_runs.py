@@ -131,6 +131,8 @@ def test_what_does_not_fit_does_not_link(board, memory, other):
         image("large", board, **{f"{memory}_BYTES": str(limit), f"{other}_BYTES": "100"})
     assert caught.value.memory == ("flash" if memory == "FLASH" else "RAM")
     assert f"overflows by {caught.value.excess:,} bytes" in str(caught.value) and target.name in str(caught.value)
+    # Of RAM the stack is a part that the caller chose.
+    assert ("--stack" in str(caught.value)) is (memory == "RAM")
     # As much less fits, and hardly more: sections are aligned to 8 and 16 bytes.
     step = 8 if memory == "FLASH" else 16
     fitting = (limit - caught.value.excess) // step * step
