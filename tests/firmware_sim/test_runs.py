@@ -1,5 +1,10 @@
 """What a run gives back, and what it says when a program goes wrong."""
 
+import os
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 from emulated import BOARDS, OTHERS, image, need_qemu, u32
@@ -95,6 +100,18 @@ def test_faults_on_qemu(board, which):
     need_qemu(board)
     result = run(image("faults", board, emulator="qemu"), files={"which": u32(which)}, timeout=2.0)
     assert result.fault is not None and result.fault.kind == FAULTS[which][0]
+
+
+def test_an_interrupt_ends_a_run_at_once():
+    program = image("faults")
+    run(program, files={"which": u32(0)})  # the counter is compiled
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        run(program, files={"which": u32(5)}, timeout=20.0)
+    interrupt.join()
+    assert time.perf_counter() - began < 10
 
 
 def test_a_run_ends_when_its_time_is_up():
