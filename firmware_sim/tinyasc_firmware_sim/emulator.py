@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from importlib.metadata import version
 
@@ -59,6 +60,7 @@ class _Run:
         self.open: list[tuple[str, int]] = []  # name and position by handle - 1
         self.text, self.exit_code = bytearray(), None
         self.fault: Fault | None = None
+        self.interrupted = False
         riscv = image.core.riscv
         if riscv:
             self.pc, self.sp = riscv_const.UC_RISCV_REG_PC, riscv_const.UC_RISCV_REG_SP
@@ -107,16 +109,21 @@ class _Run:
             raise UcError(status)
 
     def go(self, timeout: float) -> RunResult:
-        """Runs to the end."""
+        """Runs to the end.
+
+        In a thread: Python's signal handlers run in the main one, where unicorn would keep them waiting, and an
+        interrupt that is raised in a hook is lost.
+        """
         began = time.perf_counter()
-        at: int | None = self.image.entry
-        while at is not None:
-            left = max(1, int((began + timeout - time.perf_counter()) * 1e6))
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            running = pool.submit(self._emulate, began + timeout)
             try:
-                self.engine.emu_start(at | (not self.image.core.riscv), 0xFFFFFFFF, timeout=left)
-                at = None
-            except UcError as error:
-                at = self._resumed(error)
+                running.result()
+            except KeyboardInterrupt:
+                self.interrupted = True
+                while wait([running], timeout=0.05).not_done:
+                    self.engine.emu_stop()
+                raise
         seconds = time.perf_counter() - began
         if self.exit_code is None and self.fault is None:
             self.fault = self._hang(seconds)
@@ -133,6 +140,16 @@ class _Run:
             self.written,
             seconds,
         )
+
+    def _emulate(self, deadline: float) -> None:
+        at: int | None = self.image.entry
+        while at is not None and not self.interrupted:
+            left = max(1, int((deadline - time.perf_counter()) * 1e6))
+            try:
+                self.engine.emu_start(at | (not self.image.core.riscv), 0xFFFFFFFF, timeout=left)
+                at = None
+            except UcError as error:
+                at = self._resumed(error)
 
     def _hang(self, seconds: float) -> Fault:
         pc = self.engine.reg_read(self.pc)

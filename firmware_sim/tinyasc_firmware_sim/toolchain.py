@@ -47,9 +47,10 @@ class TooLargeError(InputError):
     def __init__(self, board: Board, memory: str, excess: int) -> None:
         has = board.flash_bytes if memory == "flash" else board.block_bytes
         piece = "" if memory == "flash" or has == board.ram_bytes else " in one piece"
+        stack = ", less for the stack (--stack)" if memory == "RAM" else ""
         super().__init__(
             f"{board.name}: the image does not fit: {memory} overflows by {excess:,} bytes of the {has:,}{piece} that "
-            "the board has; take a narrower student or another board (`tinyasc boards`)"
+            f"the board has; take a narrower student{stack} or another board (`tinyasc boards`)"
         )
         self.memory, self.excess = memory, excess
 

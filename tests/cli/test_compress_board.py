@@ -6,13 +6,25 @@ import pytest
 import yaml
 from test_train_compress import STUDENT, TEACHER, tinyasc
 
+from tinyasc.compress import solver
+from tinyasc.compress.costs import STACK_BYTES, predict
+from tinyasc.compress.limits import parse_limits
 from tinyasc.data.scenes import write_scenes
+from tinyasc.frontend_device import plan_for
+from tinyasc.training.recipe import load_recipe
+from tinyasc.training.recipe_parts import FrontEndPart
+from tinyasc_export.c99 import to_c, with_front_end
+from tinyasc_firmware_sim import load_board
+from tinyasc_firmware_sim.net import build_source
+from tinyasc_firmware_sim.toolchain import TooLargeError
 
 pytest.importorskip("ziglang", reason="zig is not installed: pip install 'tinyasc[firmware]'")
 pytest.importorskip("unicorn", reason="unicorn is not installed: pip install 'tinyasc[firmware]'")
 pytestmark = [pytest.mark.firmware, pytest.mark.timeout(1800)]
 QUICK = {"epochs": 1, "batch_size": 16}
 ARDUINO = "arduino-nano-33-ble-sense"
+LABELS = tuple("abcdefghij")
+FRAMES = FrontEndPart(sample_rate=16000, clip_seconds=2.0, n_fft=512, hop_length=264, n_mels=64)
 
 
 def teacher(folder, monkeypatch, seconds, **parts):
@@ -61,3 +73,23 @@ def test_a_limit_on_latency_is_counted_after_writing(tmp_path, monkeypatch):
     # The plan's estimate, from the table alone.
     shown = tinyasc("compress", "--latency", "100ms", "--board", "stm32l4r5", "--dry-run").stdout
     assert "from a table of kernel costs (--latency 100ms --board nucleo-l4r5zi): met" in shown
+
+
+def test_what_a_board_of_two_pieces_holds_links_there():
+    """96 KB and 32 KB: the frames of a short hop and the arena are one piece's, so the sum of both is no limit."""
+    recipe = load_recipe("students/tf_sepnet").model_copy(update={"front_end": FRAMES})
+    plan = solver.solve([recipe], LABELS, parse_limits(board="nucleo-l476rg"), "8", False).chosen.plan
+    board = load_board("nucleo-l476rg")
+    for width, links in ((plan.width, True), (plan.width + 16, False)):
+        costs = predict(solver.float_graph(recipe, width, len(LABELS)), FRAMES.record(), LABELS, "int8")
+        net = to_c(costs.graph, name="net")
+        source = with_front_end(net, costs.graph, plan_for(costs.front_end, costs.graph), arithmetic="device")
+        written = [file for file in source.sources if file != "net_stream.c"]
+        runtime = ["stream.c", "stream_main.c"]
+        options = {"compiler": None, "emulator": None, "stack_bytes": STACK_BYTES}
+        if links:
+            assert build_source(source, costs.graph, board, written, runtime, **options).sizes.ram <= board.block_bytes
+        else:
+            assert costs.arena_bytes <= board.block_bytes < costs.ram_bytes <= board.ram_bytes
+            with pytest.raises(TooLargeError, match="RAM overflows"):
+                build_source(source, costs.graph, board, written, runtime, **options)

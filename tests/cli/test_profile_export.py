@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from tinyasc.cli.main import cli
 from tinyasc.compress.deploy import deploy, publish, write_files, write_graphs
+from tinyasc.compress.export import c_name
 from tinyasc.compress.limits import parse_limits
 from tinyasc.compress.rules import shipped_rules
 from tinyasc.frontend import FrontEnd
@@ -231,6 +232,16 @@ def test_c_is_a_folder_whose_name_its_functions_have(student, tmp_path):
     assert old and all(name in said for name in old) and not list(folder.glob("*_tflite*"))
     assert "rounding: single" in (folder / "two_scenes.h").read_text() and (folder / "mine.txt").read_text() == "mine"
     assert not [path for path in folder.parent.iterdir() if path != folder], "temporary folders are left"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("two-scenes", "two_scenes"), ("2 scenes", "net_2_scenes"), ("Straße", "Stra_e"), ("---", "net_"),
+     ("string", "net_string"), ("Time-c", "net_Time"), ("times", "times"), ("tinyasc-scenes", "net_tinyasc_scenes")],
+)  # fmt: skip
+def test_the_names_of_c_are_those_of_nothing_else(folder, name):
+    """A header string.h in the path of headers would be taken for C's own; tinyasc_... are kernels."""
+    assert c_name(Path(folder)) == name
 
 
 def test_c_brings_its_front_end(student, tmp_path):

@@ -43,7 +43,7 @@ def test_the_defaults_say_that_they_are():
         ({"rule": "dcase2022-t1"}, {"ram": 768 * KB}),
         ({"board": "raspberry-pi-pico"}, {"flash": 2048 * KB, "ram": 264 * KB}),
         ({"board": "raspberry-pi-pico", "ram": "none"}, {"flash": 2048 * KB, "ram": 264 * KB}),
-        ({"board": "nucleo-l476rg"}, {"flash": 1024 * KB, "ram": 128 * KB, "arena": 96 * KB}),
+        ({"board": "nucleo-l476rg"}, {"flash": 1024 * KB, "ram": 96 * KB}),
     ],
 )
 def test_mixes(typed, expected):
@@ -142,7 +142,7 @@ def test_each_limit_is_held_against_its_own_number_from_both_sides():
     rate = -(-100 * 1000 * 2 // 3)  # 1.5 s of sound
     ram = c.arena_bytes + c.front_end_bytes + STACK_BYTES
     assert c.arena_bytes >= 101_000
-    values = {"budget": 100, "flash": 5000, "ram": ram, "arena": c.arena_bytes, "macs": rate}
+    values = {"budget": 100, "flash": 5000, "ram": ram, "macs": rate}
     for name, value in values.items():
         for limit, met in ((value, True), (value - 1, False), (value + 1, True)):
             limits = Limits((Limit(name, "x", limit, "--x"),))

@@ -1,5 +1,10 @@
 """What a run gives back, and what it says when a program goes wrong."""
 
+import os
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 from emulated import BOARDS, OTHERS, image, need_qemu, u32
@@ -97,6 +102,18 @@ def test_faults_on_qemu(board, which):
     assert result.fault is not None and result.fault.kind == FAULTS[which][0]
 
 
+def test_an_interrupt_ends_a_run_at_once():
+    program = image("faults")
+    run(program, files={"which": u32(0)})  # the counter is compiled
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        run(program, files={"which": u32(5)}, timeout=20.0)
+    interrupt.join()
+    assert time.perf_counter() - began < 10
+
+
 def test_a_run_ends_when_its_time_is_up():
     result = run(image("faults"), files={"which": u32(5)}, timeout=0.2)
     assert result.fault is not None and result.fault.kind == "no end" and result.seconds < 10
@@ -131,6 +148,8 @@ def test_what_does_not_fit_does_not_link(board, memory, other):
         image("large", board, **{f"{memory}_BYTES": str(limit), f"{other}_BYTES": "100"})
     assert caught.value.memory == ("flash" if memory == "FLASH" else "RAM")
     assert f"overflows by {caught.value.excess:,} bytes" in str(caught.value) and target.name in str(caught.value)
+    # Of RAM the stack is a part that the caller chose.
+    assert ("--stack" in str(caught.value)) is (memory == "RAM")
     # As much less fits, and hardly more: sections are aligned to 8 and 16 bytes.
     step = 8 if memory == "FLASH" else 16
     fitting = (limit - caught.value.excess) // step * step

@@ -188,6 +188,12 @@ def test_a_model_that_is_not_there(tmp_path):
     assert result.exit_code == 2 and "no such run folder" in result.stderr
 
 
+def test_a_folder_of_c_is_told_from_a_run(tmp_path):
+    (tmp_path / "bundle.json").write_text("{}")
+    result = invoke("simulate", tmp_path, "--board", "stm32l4r5")
+    assert result.exit_code == 2 and "is a folder of C; name the run that it was written from" in result.stderr
+
+
 def test_boards():
     result = invoke("boards")
     assert result.exit_code == 0

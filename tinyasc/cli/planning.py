@@ -120,9 +120,7 @@ def _boards(plan: Plan) -> str:
     fitting = [
         board.key
         for board in shipped_boards()
-        if plan.ram_bytes <= board.ram_bytes
-        and plan.arena_bytes <= board.block_bytes
-        and plan.file_bytes <= board.flash_bytes
+        if plan.ram_bytes <= board.block_bytes and plan.file_bytes <= board.flash_bytes
     ]
     return ", ".join(fitting) or "none of those shipped"
 

@@ -34,6 +34,13 @@ from tinyasc_export.tflite import to_tflite
 FORMATS = ("tflite", "onnx")
 C = "c"  # a folder, not a file
 PRECISIONS = ("fp32", "fp16", "int8", "int16x8")
+# Of C99: NAME.h would be found in their place by a build that has the folder in its path of headers.
+# fmt: off
+C_HEADERS = frozenset({
+    "assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "setjmp",
+    "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time", "wchar", "wctype",
+})
+# fmt: on
 BY_TORCH = "written by torch.onnx.export, not from a deployed graph of tinyasc"
 
 
@@ -98,10 +105,7 @@ def export_c(
     stored = read_graph(run, precision)
     over = "-over-budget" if (run / OVER_BUDGET.format(precision)).is_file() else ""
     folder = folder or run / f"model-{precision}{over}-c"
-    name = re.sub(r"[^A-Za-z0-9]+", "_", folder.absolute().name.removesuffix("-c")).strip("_")
-    if not name or not name[0].isalpha():
-        name = f"net_{name}"
-    source = to_c(stored.graph, stored.bundle, name=name, rounding=rounding)
+    source = to_c(stored.graph, stored.bundle, name=c_name(folder), rounding=rounding)
     if front_end != NO_FRONT_END:
         try:
             wanted = plan_for(FrontEnd.from_dict(stored.bundle.front_end, str(run)), stored.graph)
@@ -110,6 +114,16 @@ def export_c(
         source = with_front_end(source, stored.graph, wanted, arithmetic=front_end, window_hop=window_hop)
     bundle = replace(stored.bundle, card=_counted(stored.graph, stored.bundle.card, precision))
     return complete(source, stored.graph, bundle, rounding=rounding, arithmetic=front_end), folder
+
+
+def c_name(folder: Path) -> str:
+    """What the names of C in a folder begin with: the folder's own name, as far as C can hold it.
+
+    A name that is none, that is the kernels' or that would hide a header of C (`time.h`) begins with `net_`.
+    """
+    name = re.sub(r"[^A-Za-z0-9]+", "_", folder.absolute().name.removesuffix("-c")).strip("_")
+    taken = name.lower() in C_HEADERS or name.lower().split("_")[0] == "tinyasc"
+    return name if name and name[0].isalpha() and not taken else f"net_{name}"
 
 
 def _captured(trained: Trained) -> tuple[Graph, Bundle]:

@@ -220,7 +220,7 @@ def _plain_numbers(axes: Axes) -> None:
 
 
 def _lines(limits: Limits) -> dict[str, int]:
-    numbers = {limit.name: limit.number for limit in limits.limits if limit.name != "arena"}
+    numbers = {limit.name: limit.number for limit in limits.limits}
     if limits.copies > 1 and "macs" in numbers:
         numbers["macs"] //= limits.copies  # the students' MACs are those of one inference
     if limits.rule is not None and limits.rule.macs_per_second is not None:

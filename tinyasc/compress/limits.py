@@ -23,7 +23,6 @@ WHAT = {
     "budget": "bytes of parameters",
     "flash": "bytes of the file",
     "ram": "bytes of RAM",
-    "arena": "bytes of arena in one piece",
     "macs": "MACs per second",
     "latency": "ms of one answer, estimated",
 }
@@ -129,7 +128,6 @@ class Limits:
             "budget": costs.parameter_bytes,
             "flash": costs.file_bytes,
             "ram": costs.ram_bytes,
-            "arena": costs.arena_bytes,
             "macs": costs.macs_per_second(self.copies),
         }
         what = dict(WHAT)
@@ -188,9 +186,8 @@ def parse_limits(
         given.append(Limit("macs", macs.strip(), parse_macs(macs), f"--macs {macs.strip()}{times}"))
     if board is not None:
         found = load_board(board)
-        sizes = {"flash": found.flash_bytes, "ram": found.ram_bytes}
-        if found.block_bytes < found.ram_bytes:
-            sizes["arena"] = found.block_bytes
+        # The exported C's variables and the stack are linked into one piece; other pieces are left to the application.
+        sizes = {"flash": found.flash_bytes, "ram": found.block_bytes}
         given += [Limit(name, found.key, number, f"board {found.key}") for name, number in sizes.items()]
     timed = None
     if latency is not None:

@@ -254,12 +254,12 @@ class Solver:
 def _unshared_note(chosen: Candidate) -> str | None:
     """What to know where a limit on RAM holds as planned, but not where no activation takes another's place."""
     plan = chosen.plan
-    needs = {"arena": plan.arena_unshared_bytes, "ram": plan.ram_bytes - plan.arena_bytes + plan.arena_unshared_bytes}
+    needed = plan.ram_bytes - plan.arena_bytes + plan.arena_unshared_bytes
     for check in chosen.checks:
-        if needs.get(check.name, 0) > check.limit:
+        if check.name == "ram" and needed > check.limit:
             return (
                 f"{check.name} holds with the arena as planned; TensorFlow Lite Micro, which lets no activation take "
-                f"another's place, needs {needs[check.name]:,} of {check.limit:,} {check.what} and its own state; it "
+                f"another's place, needs {needed:,} of {check.limit:,} {check.what} and its own state; it "
                 "holds in the exported C (tinyasc export --to c): the planned arena and some scratch memory"
             )
     return None

@@ -13,6 +13,7 @@ from tinyasc.errors import InputError, ModelFileError
 from tinyasc.frontend import FrontEnd
 from tinyasc.infer.run_folder import main_precision
 from tinyasc_export.bundle import Bundle
+from tinyasc_export.c99.folder import BUNDLE
 from tinyasc_export.graph import Graph
 from tinyasc_export.graphfile import load_graph
 from tinyasc_export.quantize import Ranges, quantize_int16x8
@@ -66,6 +67,8 @@ def open_stored(target: Path, precision: str | None = None) -> Stored:
         return _read(target) if target.suffix == ".npz" else _of_file(target)
     if not target.is_dir():
         raise InputError(f"{target}: no such run folder or .tflite file")
+    if not has_graphs(target) and (target / BUNDLE).is_file():
+        raise InputError(f"{target}: is a folder of C; name the run that it was written from")
     precision = precision or main_precision(target)
     stored = read_graph(target, precision)
     file = target / f"model-{precision}.tflite"

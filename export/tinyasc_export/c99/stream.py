@@ -15,6 +15,7 @@ from tinyasc_export.memory import plan as memory_plan
 
 # Three words beside the ring of frames.
 STREAM_BYTES = 12
+INT32_MAX = 2**31 - 1
 
 
 def with_front_end(
@@ -30,7 +31,7 @@ def with_front_end(
         window_hop: frames from one scored window to the next; by default half a window, as `tinyasc infer` hops.
 
     Raises:
-        InputError: a front end that does not fit the net's input, or a hop below 1.
+        InputError: a front end that does not fit the net's input, or a hop below 1 or beyond 32 bits.
     """
     x, y = graph.tensors[graph.input], graph.tensors[graph.output]
     if x.shape != (1, plan.n_mels, plan.n_frames, 1) or x.dtype != plan.dtype:
@@ -41,6 +42,8 @@ def with_front_end(
     hop = max(1, plan.n_frames // 2) if window_hop is None else window_hop
     if hop < 1:
         raise InputError(f"windows have to advance by at least one frame, got {hop}")
+    if hop > INT32_MAX:
+        raise InputError(f"windows advance by at most {INT32_MAX} frames, which C counts in 32 bits, got {hop}")
     assert y.scale is not None and y.zero_point is not None
     itemsize = np.dtype(plan.dtype).itemsize
     front_end = front_end_to_c(plan, arithmetic=arithmetic, name=source.name)
@@ -54,6 +57,7 @@ def with_front_end(
         "window_hop": str(hop),
         "hop_samples": str(hop * plan.hop_length),
         "state_bytes": str(state_bytes),
+        "table_bytes": str(front_end.constant_bytes),
         "scale": str(np.float32(y.scale.flat[0])),
         "minus_zero_point": f"{-int(y.zero_point.flat[0]):+d}",
         "input_at": str(memory_plan(graph).offsets[graph.input] // itemsize),
