@@ -3,7 +3,7 @@
     python tests/bench/esc10.py train-plain RUNS ESC-50-master [SEEDS]         # labels alone; what has to be beaten
     python tests/bench/esc10.py train-teachers RUNS ESC-50-master              # each on every fold
     python tests/bench/esc10.py compress RUNS ESC-50-master [SEEDS [BUDGET...]]     # 128KB 64KB 16KB
-    python tests/bench/esc10.py without RUNS ESC-50-master [SEEDS [VARIANT...]]     # one-teacher, labels
+    python tests/bench/esc10.py variants RUNS ESC-50-master [SEEDS [VARIANT...]]    # one-teacher, labels, microphones
     python tests/bench/esc10.py published RUNS [BUDGET...]                        # one seed, the other protocol
     python tests/bench/esc10.py table RUNS                                     # what is there
     python tests/bench/esc10.py ship RUNS ESC-50-master FILE.tflite               # the model that comes with tinyasc
@@ -55,9 +55,15 @@ FOLDS = (1, 2, 3, 4, 5)
 BUDGETS = ("128KB", "64KB", "16KB")
 PLAIN = "teachers/esc10_plain"
 TEACHERS = ("teachers/esc10_attention", "teachers/esc10_split", "teachers/esc10_mfm")
-STUDENT = "students/esc10_pooled"
-# Who teaches a student: all three; to see what they are worth, the first alone, or nobody but the labels.
-VARIANTS = {"": TEACHERS, "one-teacher": TEACHERS[:1], "labels": ()}
+STUDENT, THROUGH_MICROPHONES = "students/esc10_pooled", "students/esc10_microphones"
+# Which student is taught by whom: all three; to see what they are worth, the first alone, or nobody but the labels; and
+# the student that hears every other clip through a microphone.
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "": (STUDENT, TEACHERS),
+    "one-teacher": (STUDENT, TEACHERS[:1]),
+    "labels": (STUDENT, ()),
+    "microphones": (THROUGH_MICROPHONES, TEACHERS),
+}
 # Their licence, CC Sampling+, is none of the two that the other 398 have (CC0 and CC BY).
 NOT_FREE = ("1-40730-A-1", "2-96460-A-1")
 COPIES = 10  # of test-time augmentation, each of which costs the model once more
@@ -98,16 +104,20 @@ def answers_file(run_folder: Path, copies: int) -> Path:
 def compress(runs: Path, root: str, seeds: int, budgets: Sequence[str], variant: str = "") -> None:
     """The students of every budget and seed, fold by fold, each with its fold's teachers."""
     # Without any, data and front end are still the first one's.
-    recipes = VARIANTS[variant] or TEACHERS[:1]
-    alone = () if VARIANTS[variant] else ("--set", "distill=null")
+    student, recipes = VARIANTS[variant]
+    alone = () if recipes else ("--set", "distill=null")
     for seed in range(seeds):
         for budget in budgets:
             for fold in FOLDS:
                 folder = student_folder(runs, budget, fold, seed, variant)
                 if not (folder / "report.json").is_file():
-                    teachers = [part for recipe in recipes for part in ("--teacher", str(taught(runs, recipe, fold)))]
+                    teachers = [
+                        part
+                        for recipe in recipes or TEACHERS[:1]
+                        for part in ("--teacher", str(taught(runs, recipe, fold)))
+                    ]
                     settings = ("--set", f"training.seed={seed}", "--set", "training.final=true", "--root", root)
-                    what = ("--budget", budget, "--student", STUDENT, *teachers, *settings, *alone)
+                    what = ("--budget", budget, "--student", student, *teachers, *settings, *alone)
                     run("tinyasc", "compress", *what, "--run", str(folder))
                 for copies in (1, COPIES):
                     measure(folder / "model-int8.tflite", folder, root, copies)
@@ -307,7 +317,7 @@ if __name__ == "__main__":
             compress(Path(runs), root, 3, BUDGETS)
         case ["compress", runs, root, seeds, *budgets]:
             compress(Path(runs), root, int(seeds), budgets or BUDGETS)
-        case ["without", runs, root, *more]:
+        case ["variants", runs, root, *more]:
             for variant in more[1:] or list(VARIANTS)[1:]:
                 compress(Path(runs), root, int(more[0]) if more else 3, BUDGETS[:1], variant)
         case ["published", runs, *budgets]:

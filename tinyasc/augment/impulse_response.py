@@ -11,7 +11,10 @@ from torch import Generator, Tensor
 
 from tinyasc.audio import read_audio
 from tinyasc.augment.draws import chosen
+from tinyasc.augment.synthetic_microphones import synthetic_microphones
 from tinyasc.errors import InputError
+
+SYNTHETIC = "synthetic"  # a folder of that name is ./synthetic
 
 
 def impulse_response(
@@ -57,6 +60,7 @@ def load_bank(source: str | Path, sample_rate: int) -> Tensor:
     Args:
         source: a folder, whose .wav and .flac files are taken at any depth in the order of their names; or a list: a
             .csv with a column `filename`, else a text file with one path per line; paths are relative to the list.
+            Or "synthetic": `tinyasc.augment.synthetic_microphones`.
         sample_rate: Hz.
 
     Returns:
@@ -65,6 +69,8 @@ def load_bank(source: str | Path, sample_rate: int) -> Tensor:
     Raises:
         InputError: nothing there, no responses, or a response that cannot be read or is silent.
     """
+    if source == SYNTHETIC:
+        return torch.from_numpy(synthetic_microphones(sample_rate))
     responses = []
     for path in bank_files(source):
         samples = read_audio(path, sample_rate)
@@ -76,11 +82,13 @@ def load_bank(source: str | Path, sample_rate: int) -> Tensor:
 
 
 def bank_files(source: str | Path) -> list[Path]:
-    """The files of a folder or list of impulse responses, as `load_bank` reads them.
+    """The files of a folder or list of impulse responses, as `load_bank` reads them; none of "synthetic".
 
     Raises:
         InputError: nothing there, or a list that cannot be read.
     """
+    if source == SYNTHETIC:
+        return []
     source = Path(source).expanduser()
     if source.is_dir():
         files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".wav", ".flac") and p.is_file())

@@ -189,9 +189,10 @@ class Augment(RecipePart):
 
     On waveforms, before these: `time_scale` 1.25 makes clips 1.25^U(-1, 1) times as long with the pitch that follows,
     `time_stretch` at the same pitch; `wave_crop` takes a random window of the front end's clip_seconds, with zeros of
-    `wave_crop_padding` windows on both sides; `wave_roll_seconds`; impulse responses of the folder or list `dirs` with
-    `dir_prob`, on clips of `dir_devices` only where given; noise of `noise_color` at `noise_snr_db` with `noise_prob`;
-    `between_class` mixing; `wave_gain_db`. Any of them makes training hold waveforms and compute features per batch.
+    `wave_crop_padding` windows on both sides; `wave_roll_seconds`; impulse responses of the folder or list `dirs`, or
+    64 `synthetic` ones (drawn, not measured), with `dir_prob`, on clips of `dir_devices` only where given; noise of
+    `noise_color` at `noise_snr_db` with `noise_prob`; `between_class` mixing; `wave_gain_db`. Any of them makes
+    training hold waveforms and compute features per batch.
     """
 
     roll: bool = False
