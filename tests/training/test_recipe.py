@@ -189,7 +189,7 @@ def test_training_options_from_the_command_line():
 def test_the_recipes_in_the_documentation_are_valid():
     page = (Path(__file__).parents[2] / "docs/how-to/training-recipes.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         values = yaml.safe_load(block)
         check_recipe(MINIMAL | values, "page")
