@@ -16,7 +16,7 @@ def levels(bank, rate, size=1 << 15):
     return db - db[:, middle].mean(axis=1, keepdims=True), frequencies
 
 
-@pytest.mark.parametrize("rate", [8000, 32000, 44100])
+@pytest.mark.parametrize("rate", [4000, 8000, 32000, 44100, 192000])
 def test_they_sound_like_microphones(rate):
     bank = synthetic_microphones(rate)
     assert bank.dtype == np.float32 and np.isfinite(bank).all()

@@ -49,6 +49,13 @@ def test_every_transform_is_drawn_of_two_clips(clips):
     assert image.shape[1] > 1000 and image[..., :3].std() > 0.1
 
 
+def test_synthetic_impulse_responses_need_no_file(clips):
+    said = invoke("low.wav", "high.wav", "--dirs", "synthetic").output
+    assert f"{len(pictures.examples(FrontEnd(), 'synthetic'))} transforms of it" in said and "left out" not in said
+    name = write_recipe(clips, dir_prob=0.5, dirs="synthetic")
+    assert "1 transforms" in invoke("low.wav", "--recipe", name).stdout
+
+
 def test_every_switch_of_a_recipe_has_a_picture():
     shown = {key for one in pictures.examples(FrontEnd(), "mics") for key in one.model_dump(exclude_defaults=True)}
     companions = {key for keys in pictures.KEYS.values() for key in keys}

@@ -181,7 +181,7 @@ def test_the_training_step_masks_the_layers_that_the_recipe_names():
     ("values", "says"),
     [
         ({"roll": True, "roll_sigma": 3}, "choose one of them"),
-        ({"dir_prob": 0.4}, "dir_prob needs `dirs`"),
+        ({"dir_prob": 0.4}, "dir_prob needs `dirs`, a folder or list of impulse responses, or synthetic"),
         ({"wave_crop_padding": 0.5}, "no meaning without wave_crop, for example wave_crop: true"),
         ({"noise_prob": 1.0, "noise_snr_db": [20, 10]}, r"must be \[lowest, highest\]"),
         ({"mask_layers": ["0"]}, "mask_layers has no meaning without a width"),

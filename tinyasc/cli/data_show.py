@@ -21,7 +21,7 @@ from tinyasc.training.recipe_parts import Data, FrontEndPart
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one value of the recipe.")
 @click.option("--data", "data_name", type=click.Choice(sorted(DATASETS)), help="Data set to take clips from.")
 @click.option("--root", metavar="DIR", type=click.Path(), help="The data set's folder, or for csv the file.")
-@click.option("--dirs", metavar="DIR | LIST", help="Impulse responses to show.")
+@click.option("--dirs", metavar="DIR | LIST", help="Impulse responses to show, or synthetic for drawn ones.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the transforms.")
 @click.option(
     "--out",
@@ -49,6 +49,7 @@ def show(
     \b
     Examples:
       tinyasc data show street.wav
+      tinyasc data show street.wav --dirs synthetic
       tinyasc data show --recipe teachers/esc10 --root ESC-50-master --out pictures.png
     """  # noqa: D301 (click reads the backspace)
     if overrides and recipe is None:

@@ -228,7 +228,7 @@ class Augment(RecipePart):
         if self.roll and self.roll_sigma:
             raise ValueError("roll is uniform and roll_sigma normal; choose one of them")
         if self.dir_prob and not self.dirs:
-            raise ValueError("dir_prob needs `dirs`, a folder or list of impulse responses")
+            raise ValueError("dir_prob needs `dirs`, a folder or list of impulse responses, or synthetic")
         if self.mask_layers and not (self.time_mask or self.freq_mask):
             raise ValueError("mask_layers has no meaning without a width, time_mask or freq_mask above 0")
         for switch, example, keys in (
