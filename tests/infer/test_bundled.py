@@ -33,7 +33,8 @@ def test_it_is_small_and_int8_within_its_budget(model):
 def test_its_card_says_estimate_licence_and_authors(model):
     about = model.card["about"]
     assert {"estimate", "licence", "attribution", "use"} <= set(about)
-    assert "five official folds, 3 seeds" in about["estimate"] and "no clip of ESC-10 tests it" in about["estimate"]
+    assert "five official folds, 1 seed" in about["estimate"] and "13 measured microphones" in about["estimate"]
+    assert "no clip of ESC-10 tests it" in about["estimate"]
     assert "CC BY 3.0" in about["licence"] and "Piczak" in about["attribution"]
     authors = BUNDLED.with_name("ATTRIBUTION.md").read_text(encoding="utf-8")
     assert "Piczak" in authors and "creativecommons.org/licenses/by/3.0" in authors
