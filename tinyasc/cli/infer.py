@@ -13,7 +13,7 @@ import click
 
 from tinyasc.cli.answer_text import as_text
 from tinyasc.cli.named_model import named_model
-from tinyasc.cli.options import NamedPath, check_exact
+from tinyasc.cli.options import NamedPath, check_exact, model_option
 from tinyasc.errors import InputError
 from tinyasc.infer.backends.base import ARITHMETICS, OUTPUTS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -37,14 +37,7 @@ from tinyasc.printable import printable
     type=NamedPath(path_type=Path, allow_dash=True),
     help="More clips and folders: a text file with one path a line, - for standard input.",
 )
-@click.option(
-    "--model",
-    "model_path",
-    metavar="FILE|RUN",
-    type=NamedPath(path_type=Path),
-    help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
-    "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
-)
+@model_option
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from tinyasc.cli.named_model import named_model
-from tinyasc.cli.options import NamedPath, check_exact
+from tinyasc.cli.options import check_exact, model_option
 from tinyasc.errors import InputError, TinyascError
 from tinyasc.infer.backends.base import ARITHMETICS
 from tinyasc.infer.backends.choose import AUTO, BACKENDS
@@ -39,14 +39,7 @@ NOTE_SECONDS = 60.0
 
 @click.command("listen")
 @click.argument("source", metavar="[-]", required=False)
-@click.option(
-    "--model",
-    "model_path",
-    metavar="FILE|RUN",
-    type=NamedPath(path_type=Path),
-    help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
-    "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
-)
+@model_option
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),

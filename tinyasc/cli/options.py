@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,16 @@ class NamedPath(click.Path):
         if not os.fspath(value):
             self.fail("the name is empty; name a file or a folder", param, ctx)
         return super().convert(value, param, ctx)
+
+
+model_option = click.option(
+    "--model",
+    "model_path",
+    metavar="FILE|RUN",
+    type=NamedPath(path_type=Path),
+    help="A .tflite or .onnx file, a .npz graph, a folder of `tinyasc export --to c`, or a run folder of `tinyasc "
+    "compress` [default: the newest runs/*/model-int8.tflite, else a bundled one].",
+)
 
 
 def check_exact(exact: bool, model: Model) -> None:
