@@ -39,8 +39,10 @@ def test_the_level_is_what_was_drawn():
     for i in range(8):
         drawn = _draw_db(f, 0, i)
         made = 20 * np.log10(np.abs(np.fft.rfft(_minimum_phase(drawn, 1472), size)) + 1e-9)
-        where = (f > 100) & (f < 12000) & (drawn > -50)
-        assert np.abs(made - drawn)[where].max() < 2
+        off, heard = np.abs(made - drawn), (f < 12000) & (drawn > -50)
+        assert off[heard & (f > 300)].max() < 0.25
+        # 46 ms resolve 22 Hz: the corner of a steep roll-off at 100 Hz is rounded.
+        assert off[heard & (f > 100)].max() < 2
 
 
 def test_each_depends_on_its_number_alone():
